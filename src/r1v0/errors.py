@@ -1,0 +1,25 @@
+"""The two ways a run ends early that are nobody's bug.
+
+Decides: whatever a user can get wrong is raised as `UserError` with one line that says what was given, what was
+expected and what to do; the command line prints that line and exits with 2. Anything else is a defect and keeps its
+traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake the user can mend. `str(error)` is one line."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM reached a place where the run could stop cleanly (exit code 130)."""
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not in a table, with a suggestion where one is close."""
+    names = sorted(known)
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+    return UserError(f"unknown {kind} '{given}': {hint}")

@@ -1,0 +1,127 @@
+"""The types that travel, in the order in which a training step makes them.
+
+    Problem -> Prompt -> Completion -> Rollout (+ Score) -> Group -> Batch -> gradient
+
+Decides: one word a thing, one index rule. Entry t of every per-token array is about `token_ids[t]`; a logprob is
+log p(token_t | tokens before t). Standard library only: nothing here imports torch at run time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A question with its gold answer, both text. `source` is the dataset's name."""
+
+    id: str
+    question: str
+    answer: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A problem dressed in a template and tokenised: `token_ids` [P]."""
+
+    problem: Problem
+    text: str
+    token_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the policy wrote: `token_ids` [L] with the end token if it ended, `logprobs` [L] under the policy that
+    sampled them, at the temperature of sampling. "length" means that it was cut off (truncated)."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A verdict. `reward` is what GRPO sees; `correct` is what accuracy counts (right answer, by equivalence);
+    `strict` is plain string equality, recorded beside it. `parts` are the named rewards before weighting.
+    `failure` tells a verdict that grading could not reach ("timeout" | "crash"); the reward is then 0."""
+
+    reward: float
+    correct: bool
+    strict: bool = False
+    parts: dict[str, float] = field(default_factory=dict)
+    extracted: str | None = None
+    failure: Literal["", "timeout", "crash"] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled and graded attempt at a prompt."""
+
+    prompt: Prompt
+    completion: Completion
+    text: str
+    score: Score
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The G rollouts of one prompt."""
+
+    prompt: Prompt
+    rollouts: list[Rollout]
+
+    @property
+    def flat(self) -> bool:
+        """All rewards equal: the group says nothing about what is better, and its gradient is exactly 0."""
+        rewards = [rollout.score.reward for rollout in self.rollouts]
+        return min(rewards) == max(rewards)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """N sequences (prompt + completion) packed end to end into T tokens, without padding.
+
+    token_ids       [T] int64
+    positions       [T] int64    restart at 0 with each sequence
+    cu_seqlens      [N+1] int64  sequence i is tokens cu_seqlens[i]:cu_seqlens[i+1]
+    weights         [T] float32  mask and denominator folded; 0 on prompts. The loss is (weights * per_token).sum()
+    advantages      [T] float32  the rollout's advantage on each of its completion tokens
+    sample_logprobs [T] float32  the sampler's logprobs; 0 on prompts
+
+    Example: a prompt of 2 and a completion of 3 tokens, alone in a token-mean batch with advantage 0.7:
+    positions 0 1 2 3 4, cu_seqlens 0 5, weights 0 0 1/3 1/3 1/3, advantages 0 0 .7 .7 .7.
+    """
+
+    token_ids: Tensor
+    positions: Tensor
+    cu_seqlens: Tensor
+    weights: Tensor
+    advantages: Tensor
+    sample_logprobs: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult:
+    """One evaluation of one dataset. Lengths in tokens; `ci_low`, `ci_high` bound `accuracy` at 95 %."""
+
+    dataset: str
+    problems: int
+    samples: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+    strict_accuracy: float
+    pass_at_k: dict[str, float]
+    maj_at_k: float
+    length: float
+    length_correct: float
+    length_wrong: float
+    truncated_frac: float
+    reflection_frac: float

@@ -1,0 +1,61 @@
+"""Small models and made-up rollouts for tests."""
+
+import random
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models
+
+from r1v0.models.families import ModelConfig
+from r1v0.models.loading import Policy
+from r1v0.models.transformer import Transformer, initialise
+from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
+
+VOCAB = 40
+EOS = 1
+
+
+def small_model(seed: int = 0, scale: float = 8.0, kv_heads: int = 2, tied: bool = False) -> Transformer:
+    """A random model with logits far from uniform, so that a wrong logprob shows."""
+    config = ModelConfig(VOCAB, 32, 48, 3, 4, kv_heads, 8, 1e-6, 1e4, 512, tied, True, False)
+    model = Transformer(config)
+    initialise(model, torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter *= scale
+    return model
+
+
+def small_policy(seed: int = 0, scale: float = 8.0) -> Policy:
+    vocabulary = {f"w{i}": i for i in range(VOCAB)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w0"))
+    return Policy(small_model(seed, scale), tokenizer, frozenset([EOS]), Path("nowhere"))
+
+
+def rollout(prompt: list[int], completion: list[int], reward: float, logprobs: list[float] | None = None) -> Rollout:
+    problem = Problem("p", "q", "a", "test")
+    ended = completion[-1] == EOS
+    return Rollout(
+        Prompt(problem, "", prompt),
+        Completion(completion, logprobs or [-1.0] * len(completion), "stop" if ended else "length"),
+        "",
+        Score(reward, reward > 0),
+    )
+
+
+def group(prompt: list[int], completions: list[list[int]], rewards: list[float]) -> Group:
+    rollouts = [rollout(prompt, tokens, reward) for tokens, reward in zip(completions, rewards, strict=True)]
+    return Group(rollouts[0].prompt, rollouts)
+
+
+def random_groups(seed: int, count: int = 5, size: int = 4, flat: int = 1) -> list[Group]:
+    """`count` groups of ragged completions; the first `flat` of them have equal rewards."""
+    rng = random.Random(seed)
+    groups = []
+    for i in range(count):
+        prompt = [rng.randrange(2, VOCAB) for _ in range(rng.randint(1, 6))]
+        tokens = [[rng.randrange(2, VOCAB) for _ in range(rng.randint(1, 20))] + [EOS] for _ in range(size)]
+        rewards = [1.0] * size if i < flat else [1.0, 0.0] + [float(rng.random() < 0.5) for _ in range(size - 2)]
+        groups.append(group(prompt, tokens, rewards))
+    return groups
