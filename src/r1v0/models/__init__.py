@@ -1,0 +1,1 @@
+"""The policy network: one Transformer for sampling and for training, loaded from ordinary Hugging Face folders."""

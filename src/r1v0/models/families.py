@@ -1,0 +1,166 @@
+"""Model families: what config.json says, and which tensor of the checkpoint is which row of which parameter.
+
+Decides: qwen2 (Qwen2, Qwen2.5, Qwen2.5-Math), qwen3 and llama (Llama 3.x, SmolLM2) are one architecture with flags.
+The flags are read from config.json; what the Transformer does not do (sliding windows, other rope types, quantised
+weights) is refused, never ignored. A checkpoint's names are a table, not code: `hf_tensors` maps each to a view of
+our parameter, so that loading and saving are exact copies.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from r1v0.errors import UserError, unknown
+
+# model_type -> (bias on q, k, v; RMSNorm on each head's q and k). None: config.json's attention_bias decides.
+FAMILIES: dict[str, tuple[bool | None, bool]] = {
+    "qwen2": (True, False),
+    "qwen3": (None, True),
+    "llama": (None, False),
+}
+
+
+@dataclass(frozen=True)
+class Llama3Rope:
+    """Llama 3.1's stretching of slow rotations (rope_scaling with rope_type "llama3")."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_positions: int
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a Transformer. `heads * head_dim` need not equal `hidden`."""
+
+    vocab: int
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    norm_eps: float
+    rope_theta: float
+    max_positions: int
+    tied: bool
+    qkv_bias: bool
+    qk_norm: bool
+    rope_scaling: Llama3Rope | None = None
+
+
+def parse_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
+    """Read a Hugging Face config.json. Raises UserError for what is missing, of a wrong type or not supported."""
+    family = raw.get("model_type")
+    if family not in FAMILIES:
+        raise unknown(f"model_type in {where}:", str(family), FAMILIES)
+
+    def number(key: str, default: float | None = None) -> Any:
+        value = raw.get(key)
+        value = default if value is None else value
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1 << 40:
+            raise UserError(f"{where}: {key} is {value!r}: expected a positive number")
+        return value
+
+    def whole(key: str, default: int | None = None) -> int:
+        value = number(key, default)
+        if not isinstance(value, int):
+            raise UserError(f"{where}: {key} is {value!r}: expected a whole number")
+        return value
+
+    def refuse(condition: object, what: str) -> None:
+        if condition:
+            raise UserError(f"{where}: {what} is not supported: use a checkpoint without it")
+
+    # transformers 5 writes rope_parameters, older ones rope_theta and rope_scaling.
+    rope = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    refuse(rope_type not in ("default", "llama3"), f"rope type {rope_type!r}")
+    refuse(raw.get("hidden_act", "silu") != "silu", f"hidden_act {raw.get('hidden_act')!r}")
+    refuse(raw.get("use_sliding_window"), "use_sliding_window")
+    refuse(raw.get("quantization_config"), "quantization_config")
+    refuse(raw.get("mlp_bias"), "mlp_bias")
+    bias, qk_norm = FAMILIES[family]
+    refuse(bias is None and raw.get("attention_bias"), "attention_bias")
+    heads = whole("num_attention_heads")
+    config = ModelConfig(
+        vocab=whole("vocab_size"),
+        hidden=whole("hidden_size"),
+        intermediate=whole("intermediate_size"),
+        layers=whole("num_hidden_layers"),
+        heads=heads,
+        kv_heads=whole("num_key_value_heads", heads),
+        head_dim=whole("head_dim", 128 if family == "qwen3" else whole("hidden_size") // heads),
+        norm_eps=number("rms_norm_eps", 1e-6),
+        rope_theta=float(rope.get("rope_theta", number("rope_theta", 10000.0))),
+        max_positions=whole("max_position_embeddings", 32768 if family != "llama" else 2048),
+        tied=raw.get("tie_word_embeddings", False) is True,
+        qkv_bias=bool(bias),
+        qk_norm=qk_norm,
+        rope_scaling=_llama3_rope(rope, where) if rope_type == "llama3" else None,
+    )
+    if config.heads % config.kv_heads or config.head_dim % 2:
+        raise UserError(
+            f"{where}: {config.heads} heads, {config.kv_heads} KV heads of {config.head_dim}: expected a multiple, and even"
+        )
+    return config
+
+
+def _llama3_rope(rope: Mapping[str, Any], where: str) -> Llama3Rope:
+    try:
+        return Llama3Rope(
+            factor=float(rope["factor"]),
+            low_freq_factor=float(rope["low_freq_factor"]),
+            high_freq_factor=float(rope["high_freq_factor"]),
+            original_max_positions=int(rope["original_max_position_embeddings"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: rope_scaling is incomplete ({error}): expected Llama 3's four numbers") from None
+
+
+def inverse_frequencies(config: ModelConfig) -> Tensor:
+    """Rotations per position of each pair of a head's channels, [head_dim / 2] float32.
+
+    RoFormer (arXiv 2104.09864); with `rope_scaling`, Llama 3.1's: wavelengths longer than the original context are
+    divided by `factor`, short ones kept, those between blended linearly.
+    """
+    powers = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    frequencies = 1.0 / (config.rope_theta**powers)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    turns = scaling.original_max_positions * frequencies / (2 * math.pi)
+    keep = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    keep = keep.clamp(0, 1)
+    return keep * frequencies + (1 - keep) * frequencies / scaling.factor
+
+
+def hf_tensors(config: ModelConfig, parameters: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Pairs (Hugging Face name, view of our parameter). Fused parameters are cut into rows, which are contiguous."""
+    q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    yield "model.embed_tokens.weight", parameters["embed.weight"]
+    for i in range(config.layers):
+        theirs, ours = f"model.layers.{i}.", f"layers.{i}."
+        yield theirs + "input_layernorm.weight", parameters[ours + "attention_norm"]
+        yield theirs + "post_attention_layernorm.weight", parameters[ours + "mlp_norm"]
+        for kind in ("weight", "bias") if config.qkv_bias else ("weight",):
+            fused = parameters[f"{ours}qkv.{kind}"]
+            yield f"{theirs}self_attn.q_proj.{kind}", fused[:q]
+            yield f"{theirs}self_attn.k_proj.{kind}", fused[q : q + kv]
+            yield f"{theirs}self_attn.v_proj.{kind}", fused[q + kv :]
+        if config.qk_norm:
+            yield theirs + "self_attn.q_norm.weight", parameters[ours + "q_norm"]
+            yield theirs + "self_attn.k_norm.weight", parameters[ours + "k_norm"]
+        yield theirs + "self_attn.o_proj.weight", parameters[ours + "out.weight"]
+        gate_up = parameters[ours + "gate_up.weight"]
+        yield theirs + "mlp.gate_proj.weight", gate_up[: config.intermediate]
+        yield theirs + "mlp.up_proj.weight", gate_up[config.intermediate :]
+        yield theirs + "mlp.down_proj.weight", parameters[ours + "down.weight"]
+    yield "model.norm.weight", parameters["norm"]
+    if not config.tied:
+        yield "lm_head.weight", parameters["lm_head"]

@@ -1,0 +1,264 @@
+"""Models come from Hugging Face folders and go back to them.
+
+Decides: a model is config.json + safetensors (one file or shards) + tokenizer.json; no pickle, no remote code, sizes
+checked against the config before anything is allocated by a file's word. Every tensor must be there, of the right
+shape, and nothing may be left over: a silently random or dropped tensor is the commonest way to a wrong number.
+Weights are float32 in memory unless asked otherwise: at small learning rates bfloat16 loses nearly every update.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from r1v0.errors import UserError
+from r1v0.models.families import ModelConfig, hf_tensors, inverse_frequencies, parse_config
+from r1v0.models.transformer import Transformer
+
+TINY = Path(__file__).parent.parent / "assets" / "tiny"
+TEXT_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+)
+MAX_JSON_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model with what it takes to speak: `folder` is where its config and tokenizer files are."""
+
+    model: Transformer
+    tokenizer: Tokenizer
+    eos_ids: frozenset[int]
+    folder: Path
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.norm.device
+
+    def decode(self, token_ids: list[int]) -> str:
+        return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
+
+
+def resolve_model(name: str) -> Path:
+    """The folder of "tiny", a Hugging Face folder, a run folder (its newest checkpoint) or a hub id (downloaded).
+
+    Raises UserError if it is none of these.
+    """
+    if name == "tiny":
+        return TINY
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if (path / "checkpoints").is_dir():
+            steps = sorted(p for p in (path / "checkpoints").glob("step-*") if (p / "config.json").is_file())
+            if not steps:
+                raise UserError(
+                    f"model '{name}' is a run folder without a checkpoint: let the run reach one, or name another model"
+                )
+            return steps[-1]
+        if not (path / "config.json").is_file():
+            raise UserError(
+                f"model '{name}' is a folder without config.json: expected a Hugging Face model folder or a run folder"
+            )
+        return path
+    if path.exists():
+        raise UserError(f"model '{name}' is a file: expected the Hugging Face folder that holds config.json")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
+        raise UserError(
+            f"model '{name}' does not exist: give a folder, a run folder, a hub id like Qwen/Qwen2.5-1.5B, or 'tiny'"
+        )
+    return _download(name)
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+    except GatedRepoError:
+        raise UserError(
+            f"model '{name}' is gated: accept its licence on the hub and log in with `hf auth login`"
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"model '{name}' is neither a folder here nor on the hub: check the spelling, or log in if it is private"
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"model '{name}' is no folder here and the hub cannot be reached ({type(error).__name__}): check the connection, or give a local folder"
+        ) from None
+
+
+def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Policy:
+    """Load a Hugging Face folder. Raises UserError where it is not one that we can read exactly."""
+    config = parse_config(read_json(folder / "config.json"), str(folder / "config.json"))
+    with torch.device("meta"):
+        model = Transformer(config).to(dtype)
+    model.to_empty(device=device)
+    model.frequencies = inverse_frequencies(config).to(device)
+    _read_weights(folder, model)
+    tokenizer = _read_tokenizer(folder)
+    eos_ids = _eos_ids(folder, tokenizer)
+    if max(eos_ids) >= config.vocab:
+        raise UserError(
+            f"{folder}: end token {max(eos_ids)} is outside the vocabulary of {config.vocab}: mend generation_config.json"
+        )
+    return Policy(model.eval(), tokenizer, eos_ids, folder)
+
+
+def save(
+    policy: Policy, folder: Path, metadata: Mapping[str, str] | None = None, dtype: torch.dtype | None = None
+) -> None:
+    """Write the policy into an existing empty folder as `transformers` and vLLM load it."""
+    raw = read_json(policy.folder / "config.json")
+    dtype = dtype or policy.model.norm.dtype
+    for old in ("torch_dtype", "dtype"):
+        raw.pop(old, None)
+    raw["dtype"] = raw["torch_dtype"] = str(dtype).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
+    for name in TEXT_FILES:
+        if (policy.folder / name).is_file():
+            shutil.copyfile(policy.folder / name, folder / name)
+    write_weights(policy.model, folder / "model.safetensors", dtype, metadata)
+
+
+def write_weights(
+    model: Transformer, path: Path, dtype: torch.dtype, metadata: Mapping[str, str] | None = None
+) -> None:
+    """One safetensors file with Hugging Face's names."""
+    tensors = {
+        name: view.detach().to("cpu", dtype).clone()
+        for name, view in hf_tensors(model.config, dict(model.named_parameters()))
+    }
+    save_file(tensors, path, metadata={"format": "pt", **(metadata or {})})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from an untrusted file. Raises UserError."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise UserError(f"{path} has {path.stat().st_size} bytes: expected a JSON file of at most {MAX_JSON_BYTES}")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: expected a Hugging Face model folder that holds it") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read as JSON ({error.__class__.__name__}): download or save the model again"
+        ) from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds {type(value).__name__}: expected a JSON object")
+    return value
+
+
+def _read_weights(folder: Path, model: Transformer) -> None:
+    wanted = dict(hf_tensors(model.config, dict(model.named_parameters())))
+    seen: set[str] = set()
+    for path in _weight_files(folder):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():
+                    if name in wanted:
+                        _copy(file, name, wanted[name], path)
+                        seen.add(name)
+                    elif name == "lm_head.weight":
+                        _check_tied(file, wanted["model.embed_tokens.weight"], path)
+                    elif not name.endswith("rotary_emb.inv_freq"):
+                        raise UserError(
+                            f"{path} holds the tensor {name}, which this model has no place for: is it an adapter or another architecture?"
+                        )
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{path} is not a whole safetensors file ({str(error)[:80]}): download or save the model again"
+            ) from None
+    missing = sorted(wanted.keys() - seen)
+    if missing:
+        raise UserError(
+            f"{folder} lacks the tensor {missing[0]} and {len(missing) - 1} more: is the download complete?"
+        )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        raise UserError(
+            f"{folder} holds no model.safetensors: pickled weights are not read, convert them with transformers' save_pretrained"
+        )
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise UserError(f"{index} has no weight_map: download or save the model again")
+    names = sorted({str(name) for name in shards.values()})
+    if any("/" in name or "\\" in name or not name.endswith(".safetensors") for name in names):
+        raise UserError(f"{index} names a shard outside its folder: expected plain .safetensors file names")
+    return [folder / name for name in names]
+
+
+def _copy(file: Any, name: str, into: Tensor, path: Path) -> None:
+    shape = tuple(file.get_slice(name).get_shape())
+    if shape != tuple(into.shape):
+        raise UserError(
+            f"{path}: {name} has shape {list(shape)}, config.json asks for {list(into.shape)}: the files are of two models"
+        )
+    with torch.no_grad():
+        into.copy_(file.get_tensor(name))
+
+
+def _check_tied(file: Any, embedding: Tensor, path: Path) -> None:
+    """A head beside tied embeddings must be the embeddings: a separately trained one would silently be lost."""
+    head = file.get_tensor("lm_head.weight")
+    if head.shape != embedding.shape or not torch.equal(
+        head.to(embedding), file.get_tensor("model.embed_tokens.weight").to(embedding)
+    ):
+        raise UserError(
+            f"{path} holds an lm_head that differs from the embeddings, but config.json ties them: set tie_word_embeddings to false"
+        )
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no tokenizer.json: save a fast tokenizer with transformers' save_pretrained")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception for a damaged file
+        raise UserError(f"{path} is not a tokenizer ({str(error)[:80]}): download or save it again") from None
+
+
+def _eos_ids(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
+    """All end tokens: generation_config.json, else config.json; and the tokenizer's own."""
+    found: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        value = read_json(folder / name).get("eos_token_id") if (folder / name).is_file() else None
+        ids = value if isinstance(value, list) else [value]
+        found |= {i for i in ids if isinstance(i, int) and not isinstance(i, bool) and i >= 0}
+        if found:
+            break
+    if (folder / "tokenizer_config.json").is_file():
+        token = read_json(folder / "tokenizer_config.json").get("eos_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        own = tokenizer.token_to_id(token) if isinstance(token, str) else None
+        found |= {own} if own is not None else set()
+    if not found:
+        raise UserError(
+            f"{folder} names no end token: set eos_token_id in generation_config.json, or completions could never end"
+        )
+    return frozenset(found)
+
+
+def model_config(folder: Path) -> ModelConfig:
+    """The shape alone, without weights."""
+    return parse_config(read_json(folder / "config.json"), str(folder / "config.json"))

@@ -1,0 +1,104 @@
+"""One Transformer for the qwen2, qwen3 and llama families, in sampling and in training.
+
+Decides: tokens are flat, [T], whatever sequences they belong to; `positions` place them and `attend` (attention.py)
+connects them. q, k and v are one parameter, gate and up another: one matrix product each instead of three and two.
+Differs from `transformers`' modules in nothing that shows in the logits (numerics 5, tests/test_models.py).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from r1v0.models.attention import Attend
+from r1v0.models.families import ModelConfig, inverse_frequencies
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm; RMSNorm arXiv 1910.07467, SwiGLU 2002.05202)."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        self.config, self.index = config, index
+        q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.attention_norm = nn.Parameter(torch.ones(config.hidden))
+        self.qkv = nn.Linear(config.hidden, q + 2 * kv, bias=config.qkv_bias)
+        self.q_norm = nn.Parameter(torch.ones(config.head_dim)) if config.qk_norm else None
+        self.k_norm = nn.Parameter(torch.ones(config.head_dim)) if config.qk_norm else None
+        self.out = nn.Linear(q, config.hidden, bias=False)
+        self.mlp_norm = nn.Parameter(torch.ones(config.hidden))
+        self.gate_up = nn.Linear(config.hidden, 2 * config.intermediate, bias=False)
+        self.down = nn.Linear(config.intermediate, config.hidden, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        """x [T, hidden]; cos, sin [T, 1, head_dim / 2]."""
+        heads, kv_heads, eps = self.config.heads, self.config.kv_heads, self.config.norm_eps
+        qkv = self.qkv(rms_norm(x, self.attention_norm, eps)).view(x.shape[0], -1, self.config.head_dim)
+        qk, v = qkv.split([heads + kv_heads, kv_heads], dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = qk.split([heads, kv_heads], dim=1)
+            qk = torch.cat([rms_norm(q, self.q_norm, eps), rms_norm(k, self.k_norm, eps)], dim=1)
+        q, k = rotate(qk, cos, sin).split([heads, kv_heads], dim=1)
+        x = x + self.out(attend(self.index, q, k, v).flatten(1))
+        gate, up = self.gate_up(rms_norm(x, self.mlp_norm, eps)).chunk(2, dim=-1)
+        return x + self.down(F.silu(gate) * up)
+
+
+class Transformer(nn.Module):
+    """token_ids [T], positions [T] -> hidden states [T, hidden]; `head` makes logits [., vocab] of them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.checkpoint_activations = False
+        self.embed = nn.Embedding(config.vocab, config.hidden)
+        self.layers = nn.ModuleList(Block(config, index) for index in range(config.layers))
+        self.norm = nn.Parameter(torch.ones(config.hidden))
+        self.lm_head = None if config.tied else nn.Parameter(torch.empty(config.vocab, config.hidden))
+        self.register_buffer("frequencies", inverse_frequencies(config), persistent=False)
+
+    def forward(self, token_ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        x = self.embed(token_ids)
+        assert isinstance(self.frequencies, Tensor)
+        angles = (positions[:, None].float() * self.frequencies)[:, None, :]
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        for block in self.layers:
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                x = checkpoint(block, x, cos, sin, attend, use_reentrant=False)
+            else:
+                x = block(x, cos, sin, attend)
+        return rms_norm(x, self.norm, self.config.norm_eps)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """[vocab, hidden]; the embeddings themselves where the family ties them."""
+        return self.embed.weight if self.lm_head is None else self.lm_head
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits [., vocab] of hidden states [., hidden]."""
+        return F.linear(hidden, self.head_weight)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / rms(x) * weight over the last dimension (arXiv 1910.07467, eq. 4)."""
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions in Hugging Face's layout: channel i turns with channel i + head_dim / 2.
+
+    x [T, heads, head_dim]; cos, sin [T, 1, head_dim / 2] (RoFormer, arXiv 2104.09864, eq. 34).
+    """
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+def initialise(model: Transformer, generator: torch.Generator) -> None:
+    """Random weights for a model trained from scratch: N(0, 0.02), output projections scaled by depth (GPT-2)."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2:
+                deep = name.endswith(("out.weight", "down.weight"))
+                parameter.normal_(0.0, 0.02 / (2 * model.config.layers) ** 0.5 if deep else 0.02, generator=generator)
+            elif name.endswith("bias"):
+                parameter.zero_()

@@ -1,0 +1,202 @@
+"""The Transformer against `transformers`: numerics 5, and what a folder may and may not hold."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
+
+from r1v0.errors import UserError
+from r1v0.models.attention import packed
+from r1v0.models.loading import Policy, load, resolve_model, save
+
+SMALL = dict(vocab_size=67, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4,
+             num_key_value_heads=2, max_position_embeddings=256, eos_token_id=[3, 5], initializer_range=0.2)  # fmt: skip
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 32, "rope_theta": 5e5}  # fmt: skip
+CONFIGS: dict[str, PretrainedConfig] = {
+    "qwen2": Qwen2Config(**SMALL, tie_word_embeddings=False),
+    "qwen2-tied": Qwen2Config(
+        **SMALL, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1e6}
+    ),
+    "qwen3": Qwen3Config(**SMALL, head_dim=16, tie_word_embeddings=False),
+    "qwen3-tied": Qwen3Config(**SMALL, head_dim=8, tie_word_embeddings=True),
+    "llama": LlamaConfig(**SMALL, tie_word_embeddings=False),
+    "llama-tied-mha": LlamaConfig(**{**SMALL, "num_key_value_heads": 4}, tie_word_embeddings=True),
+    "llama3-rope": LlamaConfig(**SMALL, tie_word_embeddings=False, rope_parameters=LLAMA3),
+}
+
+
+def tokenizer_into(folder: Path) -> None:
+    vocabulary = {f"w{i}": i for i in range(SMALL["vocab_size"])}  # type: ignore[call-overload]
+    Tokenizer(models.WordLevel(vocabulary, unk_token="w0")).save(str(folder / "tokenizer.json"))
+
+
+def hf_folder(folder: Path, name: str, **save_options: Any) -> Any:
+    torch.manual_seed(0)
+    theirs = AutoModelForCausalLM.from_config(CONFIGS[name])
+    with torch.no_grad():
+        for parameter in theirs.parameters():  # norms and biases start at 1 and 0, which would hide a mix-up
+            parameter += 0.1 * torch.randn_like(parameter)
+    theirs.save_pretrained(folder, **save_options)
+    tokenizer_into(folder)
+    return theirs.eval()
+
+
+def ours_logits(policy: Policy, rows: list[list[int]]) -> list[torch.Tensor]:
+    lengths = [len(row) for row in rows]
+    flat = torch.tensor(sum(rows, []))
+    positions = torch.cat([torch.arange(n) for n in lengths])
+    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0)
+    with torch.no_grad():
+        logits = policy.model.head(policy.model(flat, positions, packed(cu_seqlens)))
+    return list(logits.split(lengths))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_equal_transformers(name: str, tmp_path: Path) -> None:
+    theirs = hf_folder(tmp_path, name)
+    rows = [torch.randint(0, 67, (n,)).tolist() for n in (1, 17, 17, 90, 5)]
+    for row, mine in zip(rows, ours_logits(load(tmp_path), rows), strict=True):
+        with torch.no_grad():
+            expected = theirs(torch.tensor([row])).logits[0]
+        assert (mine - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_saved_policy_is_what_was_loaded_and_transformers_loads_it(name: str, tmp_path: Path) -> None:
+    theirs = hf_folder(tmp_path / "a", name)
+    (tmp_path / "b").mkdir()
+    save(load(tmp_path / "a"), tmp_path / "b")
+    before, after = load_file(tmp_path / "a" / "model.safetensors"), load_file(tmp_path / "b" / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "b").eval()
+    row = torch.randint(0, 67, (1, 40))
+    with torch.no_grad():
+        assert torch.equal(again(row).logits, theirs(row).logits)
+
+
+def test_shards_are_read(tmp_path: Path) -> None:
+    theirs = hf_folder(tmp_path, "qwen2", max_shard_size="60KB")
+    assert not (tmp_path / "model.safetensors").exists()
+    row = torch.randint(0, 67, (30,)).tolist()
+    with torch.no_grad():
+        expected = theirs(torch.tensor([row])).logits[0]
+    assert (ours_logits(load(tmp_path), [row])[0] - expected).abs().max() < 1e-4
+
+
+def test_all_end_tokens_are_found(tmp_path: Path) -> None:
+    hf_folder(tmp_path, "qwen2")
+    assert load(tmp_path).eos_ids == {3, 5}
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 7}')
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": {"content": "w9"}}')
+    assert load(tmp_path).eos_ids == {7, 9}
+
+
+def edit(path: Path, **changes: Any) -> None:
+    raw = json.loads(path.read_text())
+    raw.update(changes)
+    path.write_text(json.dumps(raw))
+
+
+def drop_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors")
+
+
+def add_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file(
+        {**tensors, "model.layers.0.self_attn.q_proj.lora_A.weight": torch.zeros(2, 2)}, folder / "model.safetensors"
+    )
+
+
+def cut_file(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def pickle_only(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def no_eos(folder: Path) -> None:
+    edit(folder / "config.json", eos_token_id=None)
+    (folder / "generation_config.json").unlink()
+
+
+DAMAGE: dict[str, tuple[Any, str]] = {
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer.json"),
+    "damaged tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "is not a tokenizer"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no model.safetensors"),
+    "pickle": (pickle_only, "pickled weights are not read"),
+    "half a file": (cut_file, "not a whole safetensors file"),
+    "a tensor is missing": (drop_tensor, "lacks the tensor model.layers.1.mlp.up_proj.weight"),
+    "a tensor is left over": (add_tensor, "lora_A.weight, which this model has no place for"),
+    "other shape": (lambda f: edit(f / "config.json", intermediate_size=96), "config.json asks for"),
+    "config is a list": (lambda f: (f / "config.json").write_text("[]"), "expected a JSON object"),
+    "config is torn": (lambda f: (f / "config.json").write_text('{"model_ty'), "cannot be read as JSON"),
+    "unknown family": (lambda f: edit(f / "config.json", model_type="gpt2"), "unknown model_type"),
+    "text for a number": (lambda f: edit(f / "config.json", hidden_size="48"), "expected a positive number"),
+    "yarn": (
+        lambda f: edit(f / "config.json", rope_parameters={"rope_type": "yarn"}),
+        "rope type 'yarn' is not supported",
+    ),
+    "sliding window": (
+        lambda f: edit(f / "config.json", use_sliding_window=True),
+        "use_sliding_window is not supported",
+    ),
+    "quantised": (
+        lambda f: edit(f / "config.json", quantization_config={"bits": 4}),
+        "quantization_config is not supported",
+    ),
+    "no end token": (no_eos, "names no end token"),
+    "end token too large": (
+        lambda f: (f / "generation_config.json").write_text('{"eos_token_id": 67}'),
+        "outside the vocabulary",
+    ),
+    "tied, with another head": (
+        lambda f: edit(f / "config.json", tie_word_embeddings=True),
+        "differs from the embeddings",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_folder_is_one_clear_line(damage: str, tmp_path: Path) -> None:
+    hf_folder(tmp_path, "qwen2")
+    hurt, expected = DAMAGE[damage]
+    hurt(tmp_path)
+    with pytest.raises(UserError) as caught:
+        load(tmp_path)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "file.bin").touch()
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    for name, expected in {
+        str(tmp_path): "without config.json",
+        str(tmp_path / "file.bin"): "is a file",
+        str(tmp_path / "missing"): "does not exist",
+        str(tmp_path / "run"): "without a checkpoint",
+    }.items():
+        with pytest.raises(UserError, match=expected):
+            resolve_model(name)
+
+
+def test_a_shard_outside_the_folder_is_refused(tmp_path: Path) -> None:
+    hf_folder(tmp_path, "qwen2", max_shard_size="60KB")
+    index = tmp_path / "model.safetensors.index.json"
+    raw = json.loads(index.read_text())
+    raw["weight_map"]["lm_head.weight"] = "../elsewhere.safetensors"
+    index.write_text(json.dumps(raw))
+    with pytest.raises(UserError, match="outside its folder"):
+        load(tmp_path)
