@@ -1,0 +1,47 @@
+"""The chunked head against plain PyTorch, and the one place where tokens are shifted."""
+
+import pytest
+import torch
+
+from r1v0 import logprobs
+from r1v0.batch import pack
+from r1v0.logprobs import ChunkedHead, token_logprobs
+from r1v0.models.attention import packed
+from tests.helpers import rollout, small_model
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("rows", [3, 7, 100])
+def test_head_equals_log_softmax(monkeypatch: pytest.MonkeyPatch, temperature: float, rows: int) -> None:
+    monkeypatch.setattr(logprobs, "HEAD_ROWS", rows)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(20, 16, generator=generator, requires_grad=True)
+    head = torch.randn(50, 16, generator=generator, requires_grad=True)
+    tokens = torch.randint(0, 50, (20,), generator=generator)
+    upstream = torch.randn(20, generator=generator)
+    found, entropy = ChunkedHead.apply(hidden, head, tokens, temperature)  # type: ignore[no-untyped-call]
+    grads = torch.autograd.grad((found * upstream).sum(), [hidden, head])
+    reference = ((hidden @ head.T) / temperature).log_softmax(-1)
+    expected = reference.gather(1, tokens[:, None]).squeeze(1)
+    expected_grads = torch.autograd.grad((expected * upstream).sum(), [hidden, head])
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(entropy, -(reference.exp() * reference).sum(-1), atol=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(grads, expected_grads, strict=True))
+    assert not entropy.requires_grad
+
+
+def test_entry_t_is_about_token_t() -> None:
+    model = small_model()
+    batch = pack([(rollout([5, 6, 7], [8, 9, 1], 1.0), 0.5, 0.1), (rollout([4], [3, 1], 0.0), -0.5, 0.2)])
+    with torch.no_grad():
+        scored = token_logprobs(model, batch, 1.0)
+        first = model.head(
+            model(torch.tensor([5, 6, 7, 8, 9, 1]), torch.arange(6), packed(torch.tensor([0, 6])))
+        ).log_softmax(-1)
+        second = model.head(model(torch.tensor([4, 3, 1]), torch.arange(3), packed(torch.tensor([0, 3])))).log_softmax(
+            -1
+        )
+    expected = [0, 0, 0, first[2, 8], first[3, 9], first[4, 1], 0, second[0, 3], second[1, 1]]
+    assert scored.logprobs.tolist() == pytest.approx([float(x) for x in expected], abs=1e-5)
+    entropy = [-(row.exp() * row).sum() for row in (first[2], first[3], first[4], second[0], second[1])]
+    assert scored.entropy[scored.entropy != 0].tolist() == pytest.approx([float(x) for x in entropy], abs=1e-5)

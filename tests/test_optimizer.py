@@ -1,0 +1,95 @@
+"""AdamW by hand, master weights, the schedule, and saving it all."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from r1v0.config import OptimizerConfig
+from r1v0.optimizer import Optimizer, learning_rate
+from tests.helpers import small_model
+
+CONFIG = OptimizerConfig(lr=0.01, beta1=0.9, beta2=0.95, grad_clip=1e9)
+
+
+def give_gradients(optimizer: Optimizer, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in optimizer.parameters.values():
+        parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+
+
+def test_first_update_by_hand() -> None:
+    """Bias correction makes the first step lr * sign(g); decay lr * wd * w is on matrices only."""
+    model = small_model()
+    optimizer = Optimizer(model, replace(CONFIG, weight_decay=0.1))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    give_gradients(optimizer, 0)
+    signs = {name: p.grad.sign() for name, p in model.named_parameters() if p.grad is not None}
+    optimizer.step(0.01)
+    for name, parameter in model.named_parameters():
+        decay = 0.01 * 0.1 * before[name] if parameter.dim() == 2 else 0.0
+        assert torch.allclose(parameter, before[name] - decay - 0.01 * signs[name], atol=1e-5), name
+
+
+def test_norm_is_reported_before_clipping_and_clipping_holds() -> None:
+    optimizer = Optimizer(small_model(), replace(CONFIG, grad_clip=0.5))
+    give_gradients(optimizer, 1)
+    gradients = [p.grad.flatten() for p in optimizer.parameters.values() if p.grad is not None]
+    expected = float(torch.cat(gradients).norm())
+    assert optimizer.step(0.01) == pytest.approx(expected, rel=1e-5)
+    clipped = torch.cat([m.grad.flatten() for m in optimizer.masters.values() if m.grad is not None])
+    assert float(clipped.norm()) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_small_updates_survive_in_float32_masters() -> None:
+    """200 updates of 1e-6 move a bfloat16 model's masters by 2e-4, though its own weights cannot show one of them."""
+    model = small_model(scale=1.0).to(torch.bfloat16)
+    optimizer = Optimizer(model, CONFIG)
+    name = "layers.0.qkv.weight"
+    start = optimizer.masters[name].detach().clone()
+    for _ in range(200):
+        optimizer.zero_grad()
+        for parameter in optimizer.parameters.values():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step(1e-6)
+    moved = start - optimizer.masters[name].detach()
+    assert torch.allclose(moved, torch.full_like(moved, 2e-4), rtol=0.05)
+    assert optimizer.parameters[name].dtype == torch.bfloat16
+    assert torch.equal(optimizer.parameters[name], optimizer.masters[name].to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_goes_round(dtype: torch.dtype) -> None:
+    one, two = Optimizer(small_model().to(dtype), CONFIG), Optimizer(small_model(seed=5).to(dtype), CONFIG)
+    for seed in range(3):
+        give_gradients(one, seed)
+        one.step(0.01)
+    two.load_state_tensors({name: tensor.clone() for name, tensor in one.state_tensors().items()})
+    for name, parameter in two.parameters.items():
+        parameter.data.copy_(one.parameters[name])
+    for optimizer in (one, two):
+        give_gradients(optimizer, 9)
+        optimizer.step(0.01)
+    assert all(torch.equal(one.masters[name], two.masters[name]) for name in one.masters)
+
+
+def test_an_update_without_gradients_still_moves_by_momentum() -> None:
+    """As the dense computation does, whose gradients are zeros and not absent."""
+    model = small_model()
+    optimizer = Optimizer(model, CONFIG)
+    give_gradients(optimizer, 0)
+    optimizer.step(0.01)
+    before = model.norm.detach().clone()
+    optimizer.zero_grad()
+    assert optimizer.step(0.01) == 0.0
+    assert not torch.equal(model.norm, before)
+
+
+def test_schedule_by_hand() -> None:
+    constant = OptimizerConfig(lr=1.0, warmup_steps=4)
+    assert [learning_rate(constant, step, 100) for step in (1, 2, 4, 5, 100)] == [0.25, 0.5, 1.0, 1.0, 1.0]
+    cosine = replace(constant, schedule="cosine")
+    assert learning_rate(cosine, 4, 104) == 1.0
+    assert learning_rate(cosine, 54, 104) == pytest.approx(0.55)
+    assert learning_rate(cosine, 104, 104) == pytest.approx(0.1)
+    assert learning_rate(replace(constant, warmup_steps=0), 1, 10) == 1.0

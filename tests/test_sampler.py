@@ -1,0 +1,170 @@
+"""Numerics 1 and 2: sampled logprobs are those of a full forward, and no completion depends on its neighbours."""
+
+import math
+
+import pytest
+import torch
+
+from r1v0.models.attention import packed
+from r1v0.models.transformer import Transformer
+from r1v0.rng import key, shuffled, unit
+from r1v0.sampler import Request, SamplingSettings, draw, generate, uniform
+from r1v0.types import Completion
+from tests.helpers import EOS, VOCAB, small_model
+
+Samples = dict[tuple[int, int], Completion]
+
+
+def requests(count: int = 9, group: int = 4) -> list[Request]:
+    """Ragged prompts of 1 to 13 tokens, the shortest with nothing to prefill."""
+    prompts = [[(7 * i + 3 * j) % (VOCAB - 2) + 2 for j in range(1 + (5 * i) % 13)] for i in range(count)]
+    return [Request(prompt, [key(0, "test", i, s) for s in range(group)]) for i, prompt in enumerate(prompts)]
+
+
+def settings(slots: int, limit: int = 60, temperature: float = 1.0) -> SamplingSettings:
+    return SamplingSettings(temperature, limit, slots, frozenset([EOS]))
+
+
+def sample(model: Transformer, asked: list[Request], chosen: SamplingSettings) -> Samples:
+    return {(i, s): completion for i, s, completion in generate(model, asked, chosen)}
+
+
+def full_logprobs(model: Transformer, prompt: list[int], completion: list[int], temperature: float) -> torch.Tensor:
+    tokens = torch.tensor(prompt + completion)
+    with torch.no_grad():
+        hidden = model(tokens, torch.arange(len(tokens)), packed(torch.tensor([0, len(tokens)])))
+        logprobs = (model.head(hidden) / temperature).log_softmax(-1)
+    return logprobs[len(prompt) - 1 : -1].gather(1, tokens[len(prompt) :, None]).squeeze(1)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("slots", [3, 8, 64])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sampled_logprobs_equal_one_full_forward(kv_heads: int, slots: int, temperature: float) -> None:
+    model, asked = small_model(kv_heads=kv_heads), requests()
+    samples = sample(model, asked, settings(slots, temperature=temperature))
+    assert len(samples) == 36
+    assert len({len(c.token_ids) for c in samples.values()}) > 5  # ragged: rows ended and slots were used again
+    for (i, _), completion in samples.items():
+        expected = full_logprobs(model, list(asked[i].token_ids), completion.token_ids, temperature)
+        assert (expected - torch.tensor(completion.logprobs)).abs().max() < 1e-5
+
+
+def test_completions_do_not_depend_on_slots_order_or_neighbours() -> None:
+    model, asked = small_model(), requests()
+    expected = {place: c.token_ids for place, c in sample(model, asked, settings(36)).items()}
+    for slots in (1, 5, 17, 100):
+        assert {place: c.token_ids for place, c in sample(model, asked, settings(slots)).items()} == expected
+    backwards = sample(model, asked[::-1], settings(7))
+    assert {(len(asked) - 1 - i, s): c.token_ids for (i, s), c in backwards.items()} == expected
+    for i, request in enumerate(asked):
+        alone = sample(model, [Request(request.token_ids, request.keys[2:3])], settings(4))
+        assert alone[0, 0].token_ids == expected[i, 2]
+
+
+def test_other_keys_give_other_completions() -> None:
+    model, prompt = small_model(), [5, 6, 7]
+    samples = sample(model, [Request(prompt, [key(seed, "x") for seed in range(20)])], settings(20))
+    assert len({tuple(c.token_ids) for c in samples.values()}) == 20
+
+
+def test_finish_reasons_and_limit() -> None:
+    for completion in sample(small_model(), requests(), settings(8, limit=6)).values():
+        assert len(completion.token_ids) == len(completion.logprobs) <= 6
+        assert (completion.finish_reason == "stop") == (completion.token_ids[-1] == EOS)
+        assert EOS not in completion.token_ids[:-1]
+        assert completion.finish_reason == "stop" or len(completion.token_ids) == 6
+
+
+def test_greedy_takes_the_likeliest_token() -> None:
+    model, prompt = small_model(), [9, 4, 30]
+    (completion,) = sample(model, [Request(prompt, [0])], settings(1, limit=20, temperature=0)).values()
+    tokens = list(prompt)
+    for token in completion.token_ids:
+        with torch.no_grad():
+            hidden = model(torch.tensor(tokens), torch.arange(len(tokens)), packed(torch.tensor([0, len(tokens)])))
+            assert int(model.head(hidden[-1:]).argmax()) == token
+        tokens.append(token)
+
+
+def test_a_stop_test_ends_a_completion_only_after_a_candidate() -> None:
+    model, asked = small_model(), requests()
+    asked_about: list[int] = []
+
+    def stops(token_ids: object) -> bool:
+        assert isinstance(token_ids, list)
+        asked_about.append(token_ids[-1])
+        return len(token_ids) >= 3
+
+    free = sample(model, asked, settings(8))
+    candidates = frozenset(range(2, 20))
+    stopped = sample(model, asked, SamplingSettings(1.0, 60, 8, frozenset([EOS]), candidates, stops))
+    assert set(asked_about) <= candidates
+    for place, completion in stopped.items():
+        whole = free[place].token_ids
+        cut = next((n + 1 for n, token in enumerate(whole) if n >= 2 and token in candidates), len(whole))
+        assert completion.token_ids == whole[:cut]
+
+
+def test_polling_counts_every_token_and_may_stop_the_sampling() -> None:
+    counted: list[int] = []
+    samples = sample(small_model(), requests(), settings(5))
+    for _ in generate(small_model(), requests(), settings(5), counted.append):
+        pass
+    assert sum(counted) == sum(len(c.token_ids) for c in samples.values())
+
+    def stop(_: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        next(generate(small_model(), requests(), settings(5), stop))
+
+
+def test_no_requests_no_completions() -> None:
+    assert sample(small_model(), [], settings(4)) == {}
+
+
+def test_frequencies_of_draws_are_the_probabilities() -> None:
+    """Chi-squared over 40,000 draws from a known distribution, impossible tokens among them."""
+    probabilities = torch.tensor([0.0, 0.5, 0.0, 0.25, 0.125, 0.125, 0.0])
+    n = 40_000
+    u = uniform(torch.full((n,), key(1, "draws")), torch.arange(n))
+    tokens, logprobs = draw(probabilities.log().expand(n, -1), u)
+    counts = tokens.bincount(minlength=7)
+    assert counts[probabilities == 0].sum() == 0
+    possible = probabilities > 0
+    chi_squared = ((counts - n * probabilities)[possible] ** 2 / (n * probabilities[possible])).sum()
+    assert chi_squared < 16.3  # 99.9 % quantile with 3 degrees of freedom
+    assert torch.allclose(logprobs, probabilities.log()[tokens])
+
+
+def test_the_largest_uniform_never_draws_an_impossible_token() -> None:
+    logits = torch.full((50, 1000), -math.inf)
+    logits[:, :7] = torch.randn(50, 7, generator=torch.Generator().manual_seed(0)) * 5
+    tokens, _ = draw(logits, torch.full((50,), 1 - 2.0**-24))
+    assert (tokens < 7).all()
+
+
+def test_uniform_numbers_are_those_of_splitmix64() -> None:
+    """Against plain Python integers; the counter-based stream of key 0 is SplitMix64 seeded with 0."""
+    mask = (1 << 64) - 1
+
+    def reference(seed: int, counter: int) -> int:
+        x = (seed + (counter + 1) * 0x9E3779B97F4A7C15) & mask
+        x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+        return x ^ (x >> 31)
+
+    assert reference(0, 0) == 0xE220A8397B1DCDAF  # the published first output of SplitMix64(0)
+    keys = [0, 1, -1, key(3, "a"), -(1 << 63), (1 << 63) - 1]
+    for counter in (0, 1, 7999):
+        drawn = uniform(torch.tensor(keys), torch.full((len(keys),), counter))
+        assert drawn.tolist() == [(reference(k & mask, counter) >> 40) / 2**24 for k in keys]
+
+
+def test_keys_differ_by_every_part_and_are_the_same_for_ever() -> None:
+    parts = [(0, "a", 1, 2), (1, "a", 1, 2), (0, "b", 1, 2), (0, "a", 2, 2), (0, "a", 1, 3), (0, "a", 12)]
+    assert len({key(seed, *rest) for seed, *rest in parts}) == len(parts)
+    assert key(0, "train", 0, 0) == -5288842487836250991  # a run from last year must still be reproducible
+    assert sorted(shuffled(10, 5)) == list(range(10))
+    assert 0 <= unit(key(0, "coin")) < 1
