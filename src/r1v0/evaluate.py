@@ -1,0 +1,149 @@
+"""Evaluation: k sampled answers a problem, graded, with an interval.
+
+Decides: evaluation samples at a temperature, as R1 does (greedy decoding loops for ever in small models trained by
+RL). The random keys depend on the problem and not on the training step, so two evaluations of one dataset differ only
+by the policy, and their difference is paired by problem. An answer is kept as a flat record: the figures are computed
+from the records alone, whether they were sampled just now or read back from a file.
+"""
+
+import dataclasses
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass
+
+from r1v0.config import Config
+from r1v0.models.loading import Policy
+from r1v0.prompts import make_prompt
+from r1v0.reflection import reflects
+from r1v0.rewards.pool import Verifier
+from r1v0.rng import key
+from r1v0.rollout import sample_groups, sampling_settings
+from r1v0.stats import accuracy_interval, majority_correct, mean, paired_difference, pass_at_k, powers_up_to
+from r1v0.types import EvalResult, FinishReason, Problem, Rollout
+
+CHUNK = 4  # problems are answered in chunks of this many times the slots, so that a stopped evaluation loses little
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One graded answer, as the answer files hold it. `tokens` counts the end token."""
+
+    dataset: str
+    template: str
+    problem: str
+    sample: int
+    gold: str
+    text: str
+    tokens: int
+    finish_reason: FinishReason
+    correct: bool
+    strict: bool
+    extracted: str | None
+    failure: str
+
+
+def answer_problems(
+    policy: Policy,
+    dataset: str,
+    problems: Sequence[Problem],
+    config: Config,
+    verifier: Verifier,
+    poll: Callable[[int], None] = lambda tokens: None,
+    known: Container[tuple[str, int]] = (),
+) -> Iterator[list[Answer]]:
+    """Sample `eval.samples` answers to each problem, but those `known` by (problem, sample); a chunk at a time."""
+    limit = config.eval.max_new_tokens or config.sampling.max_new_tokens
+    settings = sampling_settings(policy, config, config.eval.temperature, limit)
+    wanted = [
+        (problem, [s for s in range(config.eval.samples) if (problem.id, s) not in known]) for problem in problems
+    ]
+    wanted = [(problem, samples) for problem, samples in wanted if samples]
+    size = max(1, CHUNK * config.sampling.slots // config.eval.samples)
+    for start in range(0, len(wanted), size):
+        chunk = wanted[start : start + size]
+        prompts = [make_prompt(config.prompt.template, problem, policy.tokenizer) for problem, _ in chunk]
+        keys = [
+            [key(config.seed, "eval", dataset, problem.id, sample) for sample in samples] for problem, samples in chunk
+        ]
+        groups, _ = sample_groups(policy, prompts, keys, settings, verifier, poll)
+        yield [
+            _answer(dataset, config.prompt.template, sample, rollout)
+            for group, (_, samples) in zip(groups, chunk, strict=True)
+            for sample, rollout in zip(samples, group.rollouts, strict=True)
+        ]
+
+
+def _answer(dataset: str, template: str, sample: int, rollout: Rollout) -> Answer:
+    problem, completion, score = rollout.prompt.problem, rollout.completion, rollout.score
+    return Answer(
+        dataset=dataset,
+        template=template,
+        problem=problem.id,
+        sample=sample,
+        gold=problem.answer,
+        text=rollout.text,
+        tokens=len(completion.token_ids),
+        finish_reason=completion.finish_reason,
+        correct=score.correct,
+        strict=score.strict,
+        extracted=score.extracted,
+        failure=score.failure,
+    )
+
+
+def by_problem(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
+    """Answers of one dataset and template by problem, samples in order."""
+    found: dict[str, list[Answer]] = {}
+    for answer in sorted(answers, key=lambda answer: answer.sample):
+        found.setdefault(answer.problem, []).append(answer)
+    return found
+
+
+def summarise(dataset: str, answers: Sequence[Answer]) -> EvalResult:
+    """The figures of one dataset, every problem having the same number of answers."""
+    groups = list(by_problem(answers).values())
+    samples = len(groups[0])
+    correct = [[answer.correct for answer in group] for group in groups]
+    accuracy, low, high = accuracy_interval(correct)
+    return EvalResult(
+        dataset=dataset,
+        problems=len(groups),
+        samples=samples,
+        accuracy=accuracy,
+        ci_low=low,
+        ci_high=high,
+        strict_accuracy=mean(answer.strict for answer in answers),
+        pass_at_k={str(k): mean(pass_at_k(samples, sum(row), k) for row in correct) for k in powers_up_to(samples)},
+        maj_at_k=mean(
+            majority_correct([a.extracted for a in group], row) for group, row in zip(groups, correct, strict=True)
+        ),
+        length=mean(answer.tokens for answer in answers),
+        length_correct=mean(answer.tokens for answer in answers if answer.correct),
+        length_wrong=mean(answer.tokens for answer in answers if not answer.correct),
+        truncated_frac=mean(answer.finish_reason == "length" for answer in answers),
+        reflection_frac=mean(reflects(answer.text) for answer in answers),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """Accuracy now less accuracy then, on the `problems` that both have, with a paired 95 % interval."""
+
+    problems: int
+    gain: float
+    gain_low: float
+    gain_high: float
+
+
+def gain(before: Sequence[Answer], after: Sequence[Answer]) -> Gain | None:
+    """The paired difference of two evaluations of one dataset; None if they share no problem."""
+    old, new = by_problem(before), by_problem(after)
+    shared = [problem for problem in new if problem in old]
+    if not shared:
+        return None
+    means = [[mean(answer.correct for answer in side[problem]) for problem in shared] for side in (old, new)]
+    return Gain(len(shared), *paired_difference(*means))
+
+
+def with_template(config: Config, template: str) -> Config:
+    """The same config with another prompt template."""
+    return dataclasses.replace(config, prompt=dataclasses.replace(config.prompt, template=template))

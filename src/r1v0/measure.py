@@ -1,0 +1,123 @@
+"""`r1v0 eval`: a model on named datasets under one or several templates, every answer kept.
+
+    OUT/eval.json      what is measured        OUT/evals.jsonl  the figures, a row for each template and dataset
+    OUT/answers.jsonl  one graded answer a line
+
+Decides: the answers are the result, the figures follow from them. A stopped evaluation goes on in the same folder:
+answers that are there are not sampled again, and since each has a random key of its own the end is the same. Several
+templates are compared because a wrong one halves a base model's score, and its repair looks like learning.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from r1v0 import runlog
+from r1v0.config import Config, to_toml
+from r1v0.data import eval_name, load_eval
+from r1v0.errors import UserError
+from r1v0.evaluate import Answer, answer_problems, gain, summarise, with_template
+from r1v0.models.loading import load, resolve_model
+from r1v0.prompts import make_prompt
+from r1v0.rewards.pool import Verifier
+from r1v0.rng import key
+from r1v0.rollout import sampling_settings
+from r1v0.runlog import Progress
+from r1v0.sampler import Request, generate
+from r1v0.trainer import choose_device, polling, set_threads, stoppable
+from r1v0.types import Problem
+
+PLAN, ANSWERS = "eval.json", "answers.jsonl"
+
+
+def measure(
+    model: str, config: Config, templates: Sequence[str], out: Path, progress: Progress, against: Path | None = None
+) -> list[dict[str, Any]]:
+    """Evaluate `model` on `config.eval.on` under each template; the rows of evals.jsonl.
+
+    Raises UserError for an unknown model, dataset or template, or an `out` that holds another evaluation; Interrupted
+    when stopped, with all finished answers on disk.
+    """
+    set_threads(config)
+    evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}
+    before = read_answers(against) if against is not None else []
+    policy = load(resolve_model(model), *choose_device(config))
+    _open(out, {"model": model, "templates": list(templates), "config": to_toml(config)})
+    done = read_answers(out)
+    rows = []
+    with Verifier(config.reward) as verifier, stoppable() as check, open(out / ANSWERS, "ab", buffering=0) as file:
+        for template in templates:
+            for name, problems in evals.items():
+                own = [answer for answer in done if (answer.dataset, answer.template) == (name, template)]
+                poll = polling(progress, check, f"{name} ({template})")
+                known = {(answer.problem, answer.sample) for answer in own}
+                for chunk in answer_problems(
+                    policy, name, problems, with_template(config, template), verifier, poll, known
+                ):
+                    file.write(b"".join(json.dumps(asdict(answer)).encode("ascii") + b"\n" for answer in chunk))
+                    own += chunk
+                    progress.note(f"{name} ({template}): {len(own)} of {len(problems) * config.eval.samples} answers")
+                since = gain(_matching(before, name, template), own)
+                result = asdict(summarise(name, own)) | (asdict(since) if since else {})
+                rows.append({"step": 0, "template": template} | result)
+    runlog.write_atomic(out / runlog.EVALS, b"".join(map(runlog.json_line, rows)))
+    return rows
+
+
+def answers_to(model: str, question: str, config: Config, samples: int) -> Iterator[tuple[str, bool]]:
+    """`samples` answers to one question as they end: (text, whether it ended by itself). Raises UserError."""
+    set_threads(config)
+    policy = load(resolve_model(model), *choose_device(config))
+    prompt = make_prompt(config.prompt.template, Problem("cli", question, "", "cli"), policy.tokenizer)
+    settings = sampling_settings(policy, config, config.sampling.temperature, config.sampling.max_new_tokens)
+    request = Request(prompt.token_ids, [key(config.seed, "sample", question, sample) for sample in range(samples)])
+    for _, _, completion in generate(policy.model, [request], settings):
+        yield policy.decode(completion.token_ids), completion.finish_reason == "stop"
+
+
+def read_answers(out: Path) -> list[Answer]:
+    """The answers of an evaluation's folder; an answer torn by a crash is left out. Raises UserError."""
+    if not (out / PLAN).is_file():
+        raise UserError(f"{out} holds no evaluation (no {PLAN}): give a folder that `r1v0 eval --out` wrote")
+    path = out / ANSWERS
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(Answer(**json.loads(line)))
+        except (ValueError, TypeError, RecursionError):
+            if number != len(lines):
+                raise UserError(
+                    f"{path} line {number} is damaged: drop the line, its answer is then sampled again"
+                ) from None
+    return found
+
+
+def _open(out: Path, plan: dict[str, Any]) -> None:
+    """Make the folder, or check that it holds the same evaluation, and cut off a torn last line."""
+    if (out / PLAN).is_file():
+        held = json.loads((out / PLAN).read_text(encoding="utf-8"))
+        different = [key for key, value in plan.items() if held.get(key) != value]
+        if different:
+            raise UserError(
+                f"{out} holds an evaluation with another {different[0]}: choose another --out, or ask for the same to go on with it"
+            )
+        path = out / ANSWERS
+        data = path.read_bytes() if path.exists() else b""
+        if not data.endswith(b"\n") and data:
+            runlog.write_atomic(path, data[: data.rfind(b"\n") + 1])
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists and holds no evaluation: choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    runlog.write_atomic(out / PLAN, (json.dumps(plan, indent=2) + "\n").encode("ascii"))
+
+
+def _matching(answers: Sequence[Answer], dataset: str, template: str) -> list[Answer]:
+    """The dataset's answers under the same template, or under the only one there is."""
+    of_dataset = [answer for answer in answers if answer.dataset == dataset]
+    templates = {answer.template for answer in of_dataset}
+    wanted = template if template in templates or len(templates) != 1 else templates.pop()
+    return [answer for answer in of_dataset if answer.template == wanted]

@@ -1,0 +1,89 @@
+"""The row of metrics.jsonl that a training step leaves, and its rollouts file. docs/metrics.md explains every key.
+
+Decides: rates of correctness, length and reflection are over all rollouts that were sampled, also those of groups
+that were replaced or dropped; policy/* are over the tokens that were trained on.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from r1v0.reflection import reflects
+from r1v0.stats import mean
+from r1v0.types import Group
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReadings:
+    """What a step's updates report. Means over trained tokens; loss and gradient norm are means over updates."""
+
+    tokens: int
+    loss: float
+    entropy: float
+    mismatch_kl: float
+    clip_frac: float
+    kl: float | None
+    grad_norm: float
+    lr: float
+
+
+def step_row(step: int, sampled: Sequence[Group], policy: PolicyReadings, extra: Mapping[str, float]) -> dict[str, Any]:
+    """One step's metrics; `extra` holds the verify/*, time/* and memory/* of the trainer."""
+    rollouts = [rollout for group in sampled for rollout in group.rollouts]
+    lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
+    correct = [rollout.score.correct for rollout in rollouts]
+    parts = {
+        name: [r.score.parts.get(name, 0.0) for r in rollouts]
+        for name in sorted({n for r in rollouts for n in r.score.parts})
+    }
+    row: dict[str, Any] = {
+        "step": step,
+        "reward/mean": mean(rollout.score.reward for rollout in rollouts),
+        "reward/correct": mean(correct),
+        "reward/strict": mean(rollout.score.strict for rollout in rollouts),
+        **{f"reward/{name}": mean(values) for name, values in parts.items()},
+        "length/mean": mean(lengths),
+        "length/correct": mean(length for length, ok in zip(lengths, correct, strict=True) if ok),
+        "length/wrong": mean(length for length, ok in zip(lengths, correct, strict=True) if not ok),
+        "length/truncated_frac": mean(rollout.completion.finish_reason == "length" for rollout in rollouts),
+        "groups/sampled": len(sampled),
+        "groups/flat_frac": mean(group.flat for group in sampled),
+        "groups/all_correct_frac": mean(all(r.score.correct for r in group.rollouts) for group in sampled),
+        "groups/all_wrong_frac": mean(not any(r.score.correct for r in group.rollouts) for group in sampled),
+        "tokens/sampled": sum(lengths),
+        "tokens/trained": policy.tokens,
+        "policy/loss": policy.loss,
+        "policy/entropy": policy.entropy,
+        "policy/mismatch_kl": policy.mismatch_kl,
+        "policy/clip_frac": policy.clip_frac,
+        "policy/grad_norm": policy.grad_norm,
+        "policy/lr": policy.lr,
+        "reflection/frac": mean(reflects(rollout.text) for rollout in rollouts),
+    }
+    if policy.kl is not None:
+        row["policy/kl"] = policy.kl
+    return row | dict(extra)
+
+
+def rollout_records(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
+    """Each rollout as one JSON object, for rollouts/step-NNNNN.jsonl.gz."""
+    for index, group in enumerate(groups):
+        for sample, rollout in enumerate(group.rollouts):
+            score = rollout.score
+            yield {
+                "group": index,
+                "sample": sample,
+                "problem": rollout.prompt.problem.id,
+                "source": rollout.prompt.problem.source,
+                "prompt": rollout.prompt.text,
+                "answer": rollout.prompt.problem.answer,
+                "completion": rollout.text,
+                "tokens": len(rollout.completion.token_ids),
+                "finish_reason": rollout.completion.finish_reason,
+                "reward": score.reward,
+                "correct": score.correct,
+                "strict": score.strict,
+                "extracted": score.extracted,
+                "parts": score.parts,
+                "failure": score.failure,
+            }

@@ -1,0 +1,135 @@
+"""Problems become graded groups: sample, and verify while sampling goes on.
+
+Decides: each completion goes to the verifier the moment it ends, so grading hides behind the sampling that is left.
+A rollout's random key is a hash of (seed, purpose, problem index, sample index), never of its place in a batch.
+"Refill" (DAPO's dynamic sampling, arXiv 2503.14476, sec. 3.2) goes on to further problems until enough groups have a
+gradient; "random" rewards are a control: coins of the batch's own mean.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from r1v0.config import Config
+from r1v0.data import Problems
+from r1v0.models.loading import Policy
+from r1v0.prompts import find, make_prompt, split_stops
+from r1v0.rewards.pool import Verifier
+from r1v0.rng import key, unit
+from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.types import Completion, Group, Prompt, Rollout, Score
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """A step's groups. `sampled` holds all of them, `groups` those to train on (with refill: only such as have a
+    gradient). `cursor` is the index of the next problem. Seconds: `verify_s` is grading that sampling did not hide."""
+
+    groups: list[Group]
+    sampled: list[Group]
+    cursor: int
+    sample_s: float
+    verify_s: float
+
+
+def collect(
+    policy: Policy, problems: Problems, config: Config, cursor: int, verifier: Verifier, poll: Callable[[int], None]
+) -> Collected:
+    """Sample and grade the groups of one training step, from the problems at `cursor` on."""
+    sampled: list[Group] = []
+    useful: list[Group] = []
+    sample_s = verify_s = 0.0
+    wanted = config.grpo.groups
+    for _ in range(1 + config.grpo.max_refills if config.grpo.refill else 1):
+        indices = range(cursor, cursor + wanted - len(useful))
+        cursor = indices.stop
+        prompts = [make_prompt(config.prompt.template, problems.at(i), policy.tokenizer) for i in indices]
+        keys = [[key(config.seed, "train", i, sample) for sample in range(config.grpo.group_size)] for i in indices]
+        settings = sampling_settings(policy, config, config.sampling.temperature, config.sampling.max_new_tokens)
+        groups, seconds = sample_groups(policy, prompts, keys, settings, verifier, poll)
+        if config.reward.control == "random":
+            groups = coin_rewards(groups, config.seed, indices)
+        sampled += groups
+        useful += groups if not config.grpo.refill else [group for group in groups if not group.flat]
+        sample_s, verify_s = sample_s + seconds[0], verify_s + seconds[1]
+        if len(useful) == wanted:
+            break
+    return Collected(useful, sampled, cursor, sample_s, verify_s)
+
+
+def sample_groups(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    keys: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    verifier: Verifier,
+    poll: Callable[[int], None],
+) -> tuple[list[Group], tuple[float, float]]:
+    """One group a prompt, with one rollout a key; and the seconds of sampling and of grading left after it."""
+    start = time.perf_counter()
+    requests = [Request(prompt.token_ids, group_keys) for prompt, group_keys in zip(prompts, keys, strict=True)]
+    drafts: dict[tuple[int, int], tuple[int, Completion, str]] = {}
+    for job, (i, sample, completion) in enumerate(generate(policy.model, requests, settings, poll)):
+        text = policy.decode(completion.token_ids)
+        verifier.submit(job, prompts[i].problem, text, completion.finish_reason == "stop")
+        drafts[i, sample] = (job, completion, text)
+    sampled = time.perf_counter()
+    scores = verifier.collect()
+    groups = []
+    for i, prompt in enumerate(prompts):
+        rollouts = []
+        for sample in range(len(keys[i])):
+            job, completion, text = drafts[i, sample]
+            rollouts.append(Rollout(prompt, completion, text, scores[job]))
+        groups.append(Group(prompt, rollouts))
+    return groups, (sampled - start, time.perf_counter() - sampled)
+
+
+def coin_rewards(groups: Sequence[Group], seed: int, indices: Sequence[int]) -> list[Group]:
+    """The same groups with each reward replaced by a coin whose mean is the batch's mean reward."""
+    rewards = [rollout.score.reward for group in groups for rollout in group.rollouts]
+    mean = sum(rewards) / len(rewards)
+
+    def toss(score: Score, index: int, sample: int) -> Score:
+        return dataclasses.replace(score, reward=float(unit(key(seed, "coin", index, sample)) < mean))
+
+    return [
+        Group(
+            group.prompt, [dataclasses.replace(r, score=toss(r.score, index, s)) for s, r in enumerate(group.rollouts)]
+        )
+        for group, index in zip(groups, indices, strict=True)
+    ]
+
+
+def sampling_settings(policy: Policy, config: Config, temperature: float, max_new_tokens: int) -> SamplingSettings:
+    """The sampler's settings, with the template's stop texts turned into a test on token ids."""
+    stop_ids, stop = split_stops(find(config.prompt.template).stop, policy.tokenizer)
+    return SamplingSettings(
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        slots=config.sampling.slots,
+        eos_ids=policy.eos_ids | stop_ids,
+        stop_candidates=stop_candidates(policy, stop),
+        stops=(lambda token_ids: ends_with_stop(policy, token_ids, stop)) if stop else None,
+    )
+
+
+def stop_candidates(policy: Policy, stop: Sequence[str]) -> frozenset[int]:
+    """Tokens that could complete a stop text: those that hold its last character.
+
+    Byte-level vocabularies spell printable ASCII as itself; after any other last character every token is asked about.
+    """
+    last = {text[-1] for text in stop}
+    vocabulary = policy.tokenizer.get_vocab() if last else {}
+    if not all("!" <= character <= "~" for character in last):
+        return frozenset(vocabulary.values())
+    return frozenset(i for token, i in vocabulary.items() if last & set(token))
+
+
+def ends_with_stop(policy: Policy, token_ids: Sequence[int], stop: Sequence[str]) -> bool:
+    """Whether one of the stop texts was completed by the last token."""
+    longest = max(map(len, stop))
+    tail = policy.decode(list(token_ids[-longest - 1 :]))
+    before = policy.decode(list(token_ids[-longest - 1 : -1]))
+    return any(text in tail and text not in before for text in stop)
