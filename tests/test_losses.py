@@ -68,7 +68,7 @@ def gradient(name: str, **changes: Any) -> list[float]:
     """d loss / d logprob of the five completion tokens."""
     config = variant(name, **changes)
     batch, logprobs = batch_and_logprobs(config)
-    policy_loss(logprobs, batch, config)[0].backward()  # type: ignore[no-untyped-call]
+    policy_loss(logprobs, batch, config)[0].backward()
     assert logprobs.grad is not None
     assert logprobs.grad[[0, 4]].tolist() == [0.0, 0.0]  # nothing reaches the prompts
     return logprobs.grad[[1, 2, 3, 5, 6]].tolist()
@@ -99,11 +99,11 @@ def test_gspo_equals_the_papers_sequence_form_by_autograd() -> None:
     """Equation 5 written for whole sequences: s = exp(mean log ratio), loss = -mean_i s_i A_i, nothing clipped."""
     config = variant("gspo", clip_low=0.99, clip_high=9.0)
     batch, logprobs = batch_and_logprobs(config)
-    policy_loss(logprobs, batch, config)[0].backward()  # type: ignore[no-untyped-call]
+    policy_loss(logprobs, batch, config)[0].backward()
     plain = logprobs.detach().clone().requires_grad_()
     s_a = (plain[1:4] - batch.sample_logprobs[1:4]).mean().exp()
     s_b = (plain[5:7] - batch.sample_logprobs[5:7]).mean().exp()
-    (-(s_a * ADVANTAGE_STD - s_b * ADVANTAGE_STD) / 2).backward()  # type: ignore[no-untyped-call]
+    (-(s_a * ADVANTAGE_STD - s_b * ADVANTAGE_STD) / 2).backward()
     assert torch.allclose(logprobs.grad, plain.grad)  # type: ignore[arg-type]
 
 

@@ -56,9 +56,9 @@ def aggregation_weights(lengths: Sequence[int], aggregation: str, max_new_tokens
     if aggregation == "sequence":
         return [1 / (count * length) for length in lengths]
     if aggregation == "token":
-        return [1 / total] * count
+        return [1 / total for _ in lengths]
     assert aggregation == "constant"
-    return [1 / (count * max_new_tokens)] * count
+    return [1 / (count * max_new_tokens) for _ in lengths]
 
 
 def pack(weighed: Sequence[tuple[Rollout, float, float]]) -> Batch:

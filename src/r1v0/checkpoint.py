@@ -12,13 +12,13 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from r1v0.errors import UserError
 from r1v0.models.loading import Policy, read_json, save
 from r1v0.optimizer import Optimizer
+from r1v0.runlog import CHECKPOINTS, step_name, steps_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class TrainerState:
 
 def save_checkpoint(run: Path, policy: Policy, optimizer: Optimizer, state: TrainerState) -> Path:
     """Write checkpoints/step-NNNNN; one that is there already is left as it is."""
-    final = run / "checkpoints" / f"step-{state.step:05d}"
+    final = run / CHECKPOINTS / step_name(state.step)
     if final.exists():
         return final
     aside = final.with_name(f".{final.name}.writing")
@@ -49,7 +49,7 @@ def save_checkpoint(run: Path, policy: Policy, optimizer: Optimizer, state: Trai
 
 def newest_checkpoint(run: Path) -> Path:
     """The last checkpoint of a run folder. Raises UserError if it has none."""
-    found = sorted(path for path in (run / "checkpoints").glob("step-*") if (path / "trainer" / "state.json").is_file())
+    found = [path for path in steps_in(run / CHECKPOINTS) if (path / "trainer" / "state.json").is_file()]
     if not found:
         raise UserError(f"run folder {run} holds no checkpoint to go on from: start it again with another --out")
     return found[-1]

@@ -5,11 +5,12 @@ after a clean checkpoint. A traceback is always a defect of ours. torch is impor
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from r1v0 import __version__, config, runlog
 from r1v0.errors import Interrupted, UserError, unknown
@@ -161,7 +162,7 @@ def _train(arguments: argparse.Namespace) -> None:
         log = runlog.resume(folder, config.to_toml(settings), run.state.step, about)
     with open_progress() as progress:
         try:
-            trainer.train(run, log, progress)
+            progress.finish({"checkpoint": trainer.train(run, log, progress)})
         except Interrupted:
             progress.note(f"stopped after step {run.state.step}; go on with: r1v0 train --resume {folder}")
             raise
@@ -169,7 +170,8 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def _eval(arguments: argparse.Namespace) -> None:
     from r1v0.prompts import TEMPLATES
-    from r1v0.report.progress import open_progress, print_evaluation
+    from r1v0.report.progress import open_progress
+    from r1v0.report.table import evaluation_table
 
     extra = [f"eval.on={_list(arguments.on)}"] if arguments.on is not None else []
     extra += [f"eval.samples={arguments.samples}"] if arguments.samples is not None else []
@@ -187,17 +189,19 @@ def _eval(arguments: argparse.Namespace) -> None:
         except Interrupted:
             progress.note(f"stopped: the same command with  --out {out}  goes on with the answers that are there")
             raise
-    print_evaluation(rows)
+    print(evaluation_table(rows))
     print(f"answers and figures: {out}")
 
 
 def _list(names: str) -> str:
     """ "a,b" as a TOML list."""
-    return "[" + ", ".join(f'"{name.strip()}"' for name in names.split(",")) + "]"
+    return json.dumps([name.strip() for name in names.split(",")])
 
 
 def _sample(arguments: argparse.Namespace) -> None:
     settings = _resolve(arguments)
+    if arguments.samples < 1:
+        raise UserError(f"--samples is {arguments.samples}: expected at least 1")
     from r1v0.measure import answers_to  # imports torch
 
     for text, finished in answers_to(arguments.model, arguments.problem, settings, arguments.samples):
@@ -217,7 +221,7 @@ def _plot(arguments: argparse.Namespace) -> None:
 def _verify(arguments: argparse.Namespace) -> None:
     from r1v0.rewards import verify
 
-    settings = config.resolve(sets=[f'reward.name="{arguments.reward}"'])
+    settings = config.resolve(sets=[f"reward.name={json.dumps(arguments.reward)}"])
     if arguments.batch is not None:
         if arguments.gold is not None:
             raise UserError("verify takes GOLD ANSWER or --batch FILE, not both")
@@ -237,7 +241,11 @@ def _pretrain(arguments: argparse.Namespace) -> None:
         steps = arguments.steps if arguments.steps is not None else pretrain.STEPS
         if steps < 1:
             raise UserError(f"--steps is {steps}: expected at least 1")
-        pretrain.pretrain(arguments.out, arguments.seed, steps, arguments.threads, progress.phase)
+
+        def show(step: int, total: int, tokens: int, loss: float) -> None:
+            progress.phase("pretraining", step, total, tokens=tokens, loss=loss)
+
+        pretrain.pretrain(arguments.out, arguments.seed, steps, arguments.threads, show)
     print(f"base model: {arguments.out}")
 
 

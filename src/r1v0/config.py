@@ -48,7 +48,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class PromptConfig:
-    template: str = "plain"
+    template: str = "question"
     """prompt template, by name"""
 
 
@@ -64,8 +64,8 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class RewardConfig:
-    name: str = "countdown"
-    """the reward that decides "correct", by name; or FILE.py:FUNCTION for your own"""
+    name: str = "auto"
+    """the reward that decides "correct", by name; or FILE.py:FUNCTION for your own; "auto" is the dataset's own"""
     extra: dict[str, float] = field(default_factory=dict)
     """further named rewards with their weights, added to the main one (weight 1)"""
     control: Literal["none", "random"] = "none"
@@ -212,7 +212,7 @@ REFUSED = {f"sampling.{key}": _TRUNCATED for key in ("top_p", "top_k", "min_p")}
 def presets() -> dict[str, str]:
     """Preset names and the first comment line of each file."""
     found = {}
-    for path in sorted(PRESET_DIR.glob("*.toml")):
+    for path in sorted(PRESET_DIR.glob("*.toml"), key=lambda path: path.stem):
         first = path.read_text(encoding="utf-8").splitlines()[0]
         found[path.stem] = first.removeprefix("#").strip()
     return found

@@ -7,10 +7,12 @@ from the records alone, whether they were sampled just now or read back from a f
 """
 
 import dataclasses
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from r1v0.config import Config
+from r1v0.errors import UserError
 from r1v0.models.loading import Policy
 from r1v0.prompts import make_prompt
 from r1v0.reflection import reflects
@@ -90,6 +92,14 @@ def _answer(dataset: str, template: str, sample: int, rollout: Rollout) -> Answe
     )
 
 
+def parse_answers(records: Iterable[Any], where: str) -> list[Answer]:
+    """Answers of their JSON objects. Raises UserError for an object that is none."""
+    try:
+        return [Answer(**record) for record in records]
+    except TypeError:
+        raise UserError(f"{where} holds something that is no graded answer: remove it, or evaluate again") from None
+
+
 def by_problem(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
     """Answers of one dataset and template by problem, samples in order."""
     found: dict[str, list[Answer]] = {}
@@ -126,9 +136,8 @@ def summarise(dataset: str, answers: Sequence[Answer]) -> EvalResult:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """Accuracy now less accuracy then, on the `problems` that both have, with a paired 95 % interval."""
+    """Accuracy now less accuracy then, on the problems that both have, with a paired 95 % interval."""
 
-    problems: int
     gain: float
     gain_low: float
     gain_high: float
@@ -141,7 +150,7 @@ def gain(before: Sequence[Answer], after: Sequence[Answer]) -> Gain | None:
     if not shared:
         return None
     means = [[mean(answer.correct for answer in side[problem]) for problem in shared] for side in (old, new)]
-    return Gain(len(shared), *paired_difference(*means))
+    return Gain(*paired_difference(*means))
 
 
 def with_template(config: Config, template: str) -> Config:

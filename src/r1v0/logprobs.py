@@ -32,7 +32,9 @@ def token_logprobs(model: Transformer, batch: Batch, temperature: float) -> Toke
     hidden = model(batch.token_ids, batch.positions, packed(batch.cu_seqlens))
     scored = batch.weights.nonzero().squeeze(1)
     rows = hidden.index_select(0, scored - 1)  # the hidden state that predicts token t is that of token t - 1
-    logprobs, entropy = ChunkedHead.apply(rows, model.head_weight, batch.token_ids[scored], temperature)
+    logprobs, entropy = ChunkedHead.apply(  # type: ignore[no-untyped-call]
+        rows, model.head_weight, batch.token_ids[scored], temperature
+    )
     zeros = torch.zeros_like(batch.weights)
     return TokenLogprobs(zeros.index_copy(0, scored, logprobs), zeros.index_copy(0, scored, entropy))
 
@@ -60,7 +62,7 @@ class ChunkedHead(torch.autograd.Function):
         return logprobs, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
         hidden, head, token_ids, lse = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         grad_head = torch.zeros_like(head, dtype=torch.float32)

@@ -79,13 +79,13 @@ def policy_loss(
         per_token = per_token + config.kl_coef * kl
     loss = (batch.weights * per_token).sum()
     with torch.no_grad():
-        outside = ((ratio > 1 + config.clip_high) & (batch.advantages > 0)) | (
-            (ratio < 1 - config.clip_low) & (batch.advantages < 0)
-        )
+        above, below = ratio > 1 + config.clip_high, ratio < 1 - config.clip_low
+        if config.surrogate != "cispo":  # min() clips only where the ratio has gone the way the advantage points
+            above, below = above & (batch.advantages > 0), below & (batch.advantages < 0)
         readings = LossReadings(
             loss=loss.detach(),
             tokens=scored.sum(),
-            clipped=(outside & scored).sum(),
+            clipped=((above | below) & scored).sum(),
             mismatch=(k3(logprobs - batch.sample_logprobs) * scored).sum(),
             kl=(kl.detach() * scored).sum(),
         )
@@ -93,6 +93,6 @@ def policy_loss(
 
 
 def k3(log_ratio: Tensor) -> Tensor:
-    """exp(x) - x - 1 with x = log q - log p: an unbiased estimate of KL(p || q) on samples of p that is never negative
+    """exp(x) - 1 - x with x = log q - log p: an unbiased estimate of KL(p || q) on samples of p that is never negative
     (Schulman, "Approximating KL divergence", 2020; DeepSeekMath, eq. 4)."""
-    return log_ratio.exp() - log_ratio - 1
+    return log_ratio.expm1() - log_ratio

@@ -19,14 +19,14 @@ from r1v0.config import Config, to_toml
 from r1v0.data import eval_name, load_eval
 from r1v0.errors import UserError
 from r1v0.evaluate import Answer, answer_problems, gain, summarise, with_template
-from r1v0.models.loading import load, resolve_model
+from r1v0.models.loading import load, read_json, resolve_model
 from r1v0.prompts import make_prompt
 from r1v0.rewards.pool import Verifier
 from r1v0.rng import key
 from r1v0.rollout import sampling_settings
 from r1v0.runlog import Progress
 from r1v0.sampler import Request, generate
-from r1v0.trainer import choose_device, polling, set_threads, stoppable
+from r1v0.trainer import choose_device, polling, reward_settings, set_threads, stoppable
 from r1v0.types import Problem
 
 PLAN, ANSWERS = "eval.json", "answers.jsonl"
@@ -47,21 +47,22 @@ def measure(
     _open(out, {"model": model, "templates": list(templates), "config": to_toml(config)})
     done = read_answers(out)
     rows = []
-    with Verifier(config.reward) as verifier, stoppable() as check, open(out / ANSWERS, "ab", buffering=0) as file:
-        for template in templates:
-            for name, problems in evals.items():
-                own = [answer for answer in done if (answer.dataset, answer.template) == (name, template)]
-                poll = polling(progress, check, f"{name} ({template})")
-                known = {(answer.problem, answer.sample) for answer in own}
-                for chunk in answer_problems(
-                    policy, name, problems, with_template(config, template), verifier, poll, known
-                ):
-                    file.write(b"".join(json.dumps(asdict(answer)).encode("ascii") + b"\n" for answer in chunk))
-                    own += chunk
-                    progress.note(f"{name} ({template}): {len(own)} of {len(problems) * config.eval.samples} answers")
-                since = gain(_matching(before, name, template), own)
-                result = asdict(summarise(name, own)) | (asdict(since) if since else {})
-                rows.append({"step": 0, "template": template} | result)
+    with stoppable() as check, open(out / ANSWERS, "ab", buffering=0) as file:
+        for name, problems in evals.items():
+            with Verifier(reward_settings(config, name)) as verifier:
+                for template in templates:
+                    own = [answer for answer in done if (answer.dataset, answer.template) == (name, template)]
+                    known = {(answer.problem, answer.sample) for answer in own}
+                    poll = polling(progress, check, f"{name} ({template})")
+                    asked = with_template(config, template)
+                    for chunk in answer_problems(policy, name, problems, asked, verifier, poll, known):
+                        file.write(b"".join(json.dumps(asdict(answer)).encode("ascii") + b"\n" for answer in chunk))
+                        own += chunk
+                        total = len(problems) * config.eval.samples
+                        progress.note(f"{name} ({template}): {len(own)} of {total} answers")
+                    since = gain(_matching(before, name, template), own)
+                    result = asdict(summarise(name, own)) | (asdict(since) if since else {})
+                    rows.append({"step": 0, "template": template} | result)
     runlog.write_atomic(out / runlog.EVALS, b"".join(map(runlog.json_line, rows)))
     return rows
 
@@ -98,7 +99,7 @@ def read_answers(out: Path) -> list[Answer]:
 def _open(out: Path, plan: dict[str, Any]) -> None:
     """Make the folder, or check that it holds the same evaluation, and cut off a torn last line."""
     if (out / PLAN).is_file():
-        held = json.loads((out / PLAN).read_text(encoding="utf-8"))
+        held = read_json(out / PLAN)
         different = [key for key, value in plan.items() if held.get(key) != value]
         if different:
             raise UserError(

@@ -10,6 +10,9 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+
+from tokenizers import Tokenizer
 
 from r1v0.config import Config
 from r1v0.data import Problems
@@ -110,18 +113,19 @@ def sampling_settings(policy: Policy, config: Config, temperature: float, max_ne
         max_new_tokens=max_new_tokens,
         slots=config.sampling.slots,
         eos_ids=policy.eos_ids | stop_ids,
-        stop_candidates=stop_candidates(policy, stop),
+        stop_candidates=stop_candidates(policy.tokenizer, stop),
         stops=(lambda token_ids: ends_with_stop(policy, token_ids, stop)) if stop else None,
     )
 
 
-def stop_candidates(policy: Policy, stop: Sequence[str]) -> frozenset[int]:
+@cache
+def stop_candidates(tokenizer: Tokenizer, stop: tuple[str, ...]) -> frozenset[int]:
     """Tokens that could complete a stop text: those that hold its last character.
 
     Byte-level vocabularies spell printable ASCII as itself; after any other last character every token is asked about.
     """
     last = {text[-1] for text in stop}
-    vocabulary = policy.tokenizer.get_vocab() if last else {}
+    vocabulary = tokenizer.get_vocab() if last else {}
     if not all("!" <= character <= "~" for character in last):
         return frozenset(vocabulary.values())
     return frozenset(i for token, i in vocabulary.items() if last & set(token))

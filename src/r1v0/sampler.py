@@ -75,8 +75,9 @@ def generate(
         free = [slot for slot, row in enumerate(rows) if row is None]
         if queue and (len(free) * ADMIT_SHARE >= len(rows) or len(free) >= len(queue)):
             admitted = {slot: _Row(*queue.popleft()) for slot in free[: len(queue)]}
+            siblings = {row.request: slot for slot, row in enumerate(rows) if row is not None}
+            _admit(model, cache, state, requests, admitted, siblings)
             rows = [admitted.get(slot, row) for slot, row in enumerate(rows)]
-            _admit(model, cache, state, requests, admitted)
         elif not queue and len(rows) - len(free) < COMPACT_BELOW * len(rows):
             state = _compact(cache, state, [slot for slot, row in enumerate(rows) if row is not None])
             rows = [row for row in rows if row is not None]
@@ -106,25 +107,38 @@ TOKEN, POSITION, COUNT, KEY = range(4)
 
 @torch.inference_mode()
 def _admit(
-    model: Transformer, cache: SlotCache, state: Tensor, requests: Sequence[Request], admitted: dict[int, _Row]
+    model: Transformer,
+    cache: SlotCache,
+    state: Tensor,
+    requests: Sequence[Request],
+    admitted: dict[int, _Row],
+    siblings: dict[int, int],
 ) -> None:
-    """Compute each prompt but its last token, once for all slots that share it. The last is left to `_decode`."""
+    """Fill slots with prompts but their last token, which is left to `_decode`.
+
+    A prompt is computed once for all slots that share it, and not at all where a live slot (`siblings`, by request)
+    has it already.
+    """
     slots_of: dict[int, list[int]] = {}
+    columns = []
     for slot, row in admitted.items():
         slots_of.setdefault(row.request, []).append(slot)
-    columns = []
-    for row in admitted.values():
-        prompt, keys = requests[row.request].token_ids, requests[row.request].keys
-        columns.append((prompt[-1], len(prompt) - 1, 0, keys[row.sample]))
+        prompt = requests[row.request].token_ids
+        columns.append((prompt[-1], len(prompt) - 1, 0, requests[row.request].keys[row.sample]))
     state[:, list(admitted)] = torch.tensor(columns, device=state.device).T
-    long = {i: slots for i, slots in slots_of.items() if len(requests[i].token_ids) > 1}
-    if not long:
+    fresh = []
+    for i in slots_of:
+        if i in siblings:
+            cache.copy(siblings[i], slots_of[i], len(requests[i].token_ids) - 1)
+        elif len(requests[i].token_ids) > 1:
+            fresh.append(i)
+    if not fresh:
         return
-    prompts = [list(requests[i].token_ids[:-1]) for i in long]
+    prompts = [list(requests[i].token_ids[:-1]) for i in fresh]
     token_ids = torch.tensor([token for prompt in prompts for token in prompt], device=state.device)
     positions = torch.cat([torch.arange(len(prompt), device=state.device) for prompt in prompts])
     cu_seqlens = torch.tensor(list(accumulate(map(len, prompts), initial=0)), device=state.device)
-    model(token_ids, positions, cache.prefill(cu_seqlens, list(long.values())))
+    model(token_ids, positions, cache.prefill(cu_seqlens, [slots_of[i] for i in fresh]))
 
 
 @torch.inference_mode()

@@ -61,5 +61,5 @@ def majority_correct(answers: Sequence[str | None], correct: Sequence[bool]) -> 
     if not votes:
         return 0.0
     top = [answer for answer, count in votes.items() if count == max(votes.values())]
-    right = {answer: ok for answer, ok in zip(answers, correct, strict=True)}
+    right = dict(zip(answers, correct, strict=True))
     return sum(right[answer] for answer in top) / len(top)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,15 +24,17 @@ import torch
 
 from r1v0.batch import make_updates, split
 from r1v0.checkpoint import TrainerState, load_optimizer, load_state, save_checkpoint
-from r1v0.config import Config
-from r1v0.data import Problems, eval_name, load_eval, load_problems
+from r1v0.config import Config, RewardConfig
+from r1v0.data import Problems, eval_name, load_eval, load_problems, reward_of
 from r1v0.errors import Interrupted, UserError
-from r1v0.evaluate import Answer, answer_problems, gain, summarise
+from r1v0.evaluate import Answer, answer_problems, gain, parse_answers, summarise
 from r1v0.logprobs import token_logprobs
 from r1v0.losses import LossReadings, policy_loss
 from r1v0.metrics import PolicyReadings, rollout_records, step_row
 from r1v0.models.loading import Policy, load, resolve_model
 from r1v0.optimizer import Optimizer, learning_rate
+from r1v0.prompts import find as find_template
+from r1v0.rewards import check as check_reward
 from r1v0.rewards.pool import Verifier
 from r1v0.rng import key
 from r1v0.rollout import collect
@@ -107,6 +109,8 @@ class Run:
 
 def prepare(config: Config, checkpoint: Path | None = None) -> Run:
     """Load models and data; from `checkpoint`, go on where it stands. Raises UserError before anything is written."""
+    check_reward(reward_settings(config, config.data.name))
+    find_template(config.prompt.template)
     set_threads(config)
     device, dtype = choose_device(config)
     problems = load_problems(config.data, config.seed, config.eval.on)
@@ -134,6 +138,11 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
+def reward_settings(config: Config, dataset: str) -> RewardConfig:
+    """The reward section with "auto" replaced by the dataset's own reward."""
+    return replace(config.reward, name=reward_of(dataset)) if config.reward.name == "auto" else config.reward
+
+
 def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
     """Where and in which type the policy computes. Raises UserError for a GPU that is not there."""
     wanted = config.compute.device
@@ -149,7 +158,7 @@ def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
 def train(run: Run, log: RunLog, progress: Progress) -> Path:
     """Run to the last step; the last checkpoint. Interrupted, it saves a checkpoint of the last whole step and raises."""
     config = run.config
-    with Verifier(config.reward) as verifier, stoppable() as check, progress:
+    with Verifier(reward_settings(config, config.data.name)) as verifier, stoppable() as check:
         progress.start(config, config.steps, log.folder)
         try:
             while True:
@@ -203,7 +212,7 @@ def evaluation_is_due(run: Run, log: RunLog) -> bool:
 
 def run_evaluations(run: Run, log: RunLog, verifier: Verifier, progress: Progress, check: Callable[[], None]) -> None:
     """Evaluate every dataset; their rows are written together. Each gain is paired with the run's first evaluation."""
-    first = [Answer(**record) for record in read_answers(log.folder, 0)]
+    first = parse_answers(read_answers(log.folder, 0), f"{log.folder}/answers/step-00000.jsonl.gz")
     rows: list[dict[str, Any]] = []
     answers: list[Answer] = []
     for name, problems in run.evals.items():
@@ -224,6 +233,12 @@ def run_evaluations(run: Run, log: RunLog, verifier: Verifier, progress: Progres
             }
         )
         answers += own
+    cut = mean(answer.finish_reason == "length" for answer in answers)
+    if not run.state.step and cut > 0.5:
+        limit = run.config.eval.max_new_tokens or run.config.sampling.max_new_tokens
+        progress.note(
+            f"warning: {cut:.0%} of the model's answers are cut off at {limit} tokens and score 0; raise sampling.max_new_tokens"
+        )
     log.write_answers(run.state.step, map(asdict, answers))
     log.append_evals(rows)
     progress.evaluation(rows)

@@ -45,6 +45,11 @@ class SlotCache:
 
         return attend
 
+    def copy(self, source: int, rows: list[int], length: int) -> None:
+        """Give `rows` the first `length` positions of the slot `source`."""
+        for x in (*self.keys, *self.values):
+            x[rows, :, :length] = x[source, :, :length]
+
     def decode(self, positions: Tensor) -> Attend:
         """Attention of one new token in each of the first rows, row i at `positions[i]`, over its own prefix."""
         rows, longest = positions.shape[0], int(positions.max()) + 1

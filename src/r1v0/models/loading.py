@@ -23,6 +23,7 @@ from torch import Tensor
 from r1v0.errors import UserError
 from r1v0.models.families import ModelConfig, hf_tensors, inverse_frequencies, parse_config
 from r1v0.models.transformer import Transformer
+from r1v0.runlog import CHECKPOINTS, steps_in
 
 TINY = Path(__file__).parent.parent / "assets" / "tiny"
 TEXT_FILES = (
@@ -61,8 +62,8 @@ def resolve_model(name: str) -> Path:
         return TINY
     path = Path(name).expanduser()
     if path.is_dir():
-        if (path / "checkpoints").is_dir():
-            steps = sorted(p for p in (path / "checkpoints").glob("step-*") if (p / "config.json").is_file())
+        if (path / CHECKPOINTS).is_dir():
+            steps = [folder for folder in steps_in(path / CHECKPOINTS) if (folder / "config.json").is_file()]
             if not steps:
                 raise UserError(
                     f"model '{name}' is a run folder without a checkpoint: let the run reach one, or name another model"

@@ -1,0 +1,54 @@
+# Needs GNU make, Python >= 3.11 with venv, and a package index. Everything is installed into .venv, nothing outside.
+#
+#   make demo PYTHON=python3.12                  another Python
+#   make demo TORCH_INDEX=https://...            where torch comes from (a CUDA or ROCm build, a mirror)
+#   make demo TORCH_INDEX=                       pip's own index decides
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+
+# On Linux, PyPI's torch brings 2 GB of CUDA. Without an NVIDIA driver the CPU build is taken from PyTorch's own index.
+# That index is asked once, for torch alone: if it is out of reach, PyPI's build is installed instead.
+TORCH_INDEX ?= $(shell [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && echo https://download.pytorch.org/whl/cpu)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow check smollm2 clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/runtime ## train the embedded model on countdown: minutes on a laptop, figures at the end
+	$(PY) -m r1v0 train
+
+test: $(VENV)/dev ## the fast tests
+	$(PY) -m pytest
+
+test-slow: $(VENV)/dev ## the tests that take minutes
+	$(PY) -m pytest -m slow
+
+check: $(VENV)/dev ## lint, format and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+smollm2: $(VENV)/runtime ## the same loop on a model from the hub, SmolLM2-135M
+	$(PY) scripts/smollm2.py
+
+clean: ## remove .venv and caches; runs stay
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Set-up happens once, and again when a dependency changes. It is two stages: a user needs the first one only.
+$(VENV)/runtime: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "r1v0 needs Python 3.11 or newer as '$(PYTHON)': install one, or name it: make demo PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "this Python has no venv: install it (Debian, Ubuntu: apt install python3-venv), or name another: make demo PYTHON=python3.12" >&2; exit 1; }
+	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@[ -z "$(TORCH_INDEX)" ] || $(PIP) --retries 1 --timeout 15 install --no-deps --index-url "$(TORCH_INDEX)" -c constraints.txt torch || echo "$(TORCH_INDEX) did not give torch; trying pip's own index"
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/runtime
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@

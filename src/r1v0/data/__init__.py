@@ -1,0 +1,178 @@
+"""Datasets: name -> problems. Text only; no torch here.
+
+Decides: a dataset is a row of DATASETS, read from its hub copy or from a local file or folder in the same format; the
+columns say which form it is. Training problems that occur in an evaluation set are dropped. In evaluations a local copy
+is named NAME=PATH ("math500=data/math500.jsonl"); NAME may be one of yours, with the columns `problem` and `answer`.
+Adding a dataset: its line in DATASETS, and a gold-answer extractor in gold.py if none fits.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from r1v0 import rng
+from r1v0.config import DataConfig
+from r1v0.data import countdown, gold, sums
+from r1v0.data.problems import Problems, choose_columns, normal, scan, subset
+from r1v0.data.source import COMMON, ID_COLUMNS, LEVEL_COLUMN, Columns, Generated, Source
+from r1v0.data.tables import Table, read
+from r1v0.errors import UserError, unknown
+from r1v0.types import Problem
+
+_PLAIN = Columns("problem", "answer", gold.plain)
+_WORKED = Columns("problem", "solution", gold.boxed)
+_NUMBER = (
+    Columns("problem", "answer", gold.number),
+    Columns("question", "answer", gold.number),
+    Columns("problem", "solution", gold.boxed),
+)
+_SUBJECTS = (
+    "algebra",
+    "counting_and_probability",
+    "geometry",
+    "intermediate_algebra",
+    "number_theory",
+    "prealgebra",
+    "precalculus",
+)
+
+DATASETS: dict[str, Source | Generated] = {
+    # type, query, original_question, response (ends in "The answer is: X"); 395,000 rows
+    "metamathqa": Source("meta-math/MetaMathQA", (Columns("query", "response", gold.answer_is), _PLAIN), train="train"),
+    # problem, level ("Level 5"), type, solution; 7,500 + 5,000 rows in one subset a subject
+    "math": Source("EleutherAI/hendrycks_math", (_PLAIN, _WORKED), train="train", test="test", subsets=_SUBJECTS),
+    # question, answer (ends in "#### 72"); 7,473 + 1,319 rows
+    "gsm8k": Source(
+        "openai/gsm8k",
+        (Columns("question", "answer", gold.hashes), _PLAIN),
+        train="train",
+        test="test",
+        subsets=("main",),
+    ),
+    # problem, solution, answer, subject, level (5), unique_id; 500 rows
+    "math500": Source("HuggingFaceH4/MATH-500", (_PLAIN,), test="test"),
+    # id, problem, solution, answer ("033"), url, year; 30 rows in a split named train. math-ai/aime24: solution only
+    "aime24": Source("HuggingFaceH4/aime_2024", _NUMBER, test="train"),
+    # problem, answer, id; 30 rows
+    "aime25": Source("math-ai/aime25", _NUMBER, test="test"),
+    # id, question, answer, url; 40 rows. AI-MO's copy has problem and answer 27.0
+    "amc23": Source("math-ai/amc23", _NUMBER, test="test"),
+    # id, question, final_answer (a list), ...; 674 rows: open-ended, text only, mathematics, English, competition
+    "olympiadbench": Source(
+        "Hothan/OlympiadBench",
+        (Columns("question", "final_answer", gold.plain), _PLAIN),
+        test="train",
+        subsets=("OE_TO_maths_en_COMP",),
+    ),
+    "countdown-train": Generated(drawn=lambda seed, index, _: countdown.train_problem(seed, index), reward="countdown"),
+    "countdown": Generated(listed=partial(countdown.problems, "countdown"), reward="countdown"),
+    "countdown-hard": Generated(listed=partial(countdown.problems, "countdown-hard"), reward="countdown"),
+    "countdown-final": Generated(listed=partial(countdown.problems, "countdown-final"), reward="countdown"),
+    "countdown-final-hard": Generated(listed=partial(countdown.problems, "countdown-final-hard"), reward="countdown"),
+    "sums-train": Generated(drawn=sums.train_problem, levels=tuple(sums.LEVELS)),
+    "sums-easy": Generated(listed=partial(sums.problems, "sums-easy", 1)),
+    "sums": Generated(listed=partial(sums.problems, "sums", 2)),
+    "sums-hard": Generated(listed=partial(sums.problems, "sums-hard", 3)),
+}
+
+__all__ = ["DATASETS", "Problems", "eval_name", "load_eval", "load_problems", "reward_of"]
+
+Note = Callable[[str], None]
+_warn = logging.getLogger("r1v0").warning
+
+
+def _silent(text: str) -> None:
+    """What is said when an evaluation set is loaded for itself need not be said when it is avoided."""
+
+
+def load_problems(config: DataConfig, seed: int, avoid: Sequence[str] = (), note: Note = _warn) -> Problems:
+    """The training problems. Those that occur in the datasets of `avoid` (a run gives its eval.on) or of `data.avoid`
+    are dropped; generated ones are disjoint from their evaluation sets by construction. `note` gets one line about what
+    was left out.
+
+    Raises UserError: unknown name, no such file or hub dataset, wrong columns or split, too many malformed rows, nothing
+    left.
+    """
+    source = _find(config.name, config.path)
+    if isinstance(source, Generated):
+        return _generated(config, source, seed)
+    if not source.train:
+        usable = ", ".join(name for name, row in DATASETS.items() if not isinstance(row, Source) or row.train)
+        raise UserError(
+            f"dataset '{config.name}' is for evaluation: train on another ({usable}), or on yours by data.path"
+        )
+    table = _table(source, config.path, config.split, (source.train,), (config.question_column, config.answer_column))
+    columns = choose_columns(table, config.name, source.columns, config.question_column, config.answer_column)
+    rows = scan(
+        config.name, table, columns, note, config.levels, _questions(avoid, _silent) | _questions(config.avoid, note)
+    )
+    picked = subset(len(rows), config.max_problems, rng.key(seed, "subset", config.name))
+    return Problems(config.name, len(picked), seed, lambda place: rows[picked[place]], rows.malformed, rows.dropped)
+
+
+def load_eval(spec: str, max_problems: int, path: str = "", note: Note = _warn) -> list[Problem]:
+    """The problems of an evaluation, NAME or NAME=PATH: at most `max_problems` (0: all), the same ones in the same order
+    each time. `path` is another way to give PATH. Raises UserError as `load_problems` does.
+    """
+    name = eval_name(spec)
+    path = path or spec.partition("=")[2].strip()
+    source = _find(name, path)
+    if isinstance(source, Generated):
+        if source.listed is None or path:
+            raise UserError(
+                f"dataset '{name}' is made, for training: evaluate on another, and give a file a name of its own"
+            )
+        listed = source.listed()
+        return listed[:max_problems] if max_problems else listed
+    if not (source.test or path):
+        raise UserError(f"dataset '{name}' is for training: evaluate on another, or on a copy of yours by {name}=PATH")
+    table = _table(source, path, "", (source.test, "test", "*"), ())
+    rows = scan(name, table, choose_columns(table, name, source.columns), note)
+    return [rows[place] for place in subset(len(rows), max_problems, rng.key(0, "eval", name))]
+
+
+def reward_of(name: str) -> str:
+    """The reward that a dataset is graded by if a run names none."""
+    return DATASETS[name].reward if name in DATASETS else "math"
+
+
+def eval_name(spec: str) -> str:
+    """The dataset's name in NAME or NAME=PATH."""
+    return spec.partition("=")[0].strip()
+
+
+def _find(name: str, path: str) -> Source | Generated:
+    if name in DATASETS:
+        return DATASETS[name]
+    if not path:
+        raise unknown("dataset", name, DATASETS)
+    return Source("", COMMON, train="train")
+
+
+def _generated(config: DataConfig, source: Generated, seed: int) -> Problems:
+    drawn, levels = source.drawn, tuple(config.levels)
+    if drawn is None:
+        raise UserError(f"dataset '{config.name}' is for evaluation: train on '{config.name.partition('-')[0]}-train'")
+    for key in ("path", "split", "question_column", "answer_column"):
+        if value := getattr(config, key):
+            raise UserError(
+                f"data.{key} is '{value}', but '{config.name}' is made, not read: set data.name to a name of your own"
+            )
+    if not set(levels) <= set(source.levels):
+        known = f"its levels are {list(source.levels)}" if source.levels else "it has no levels: leave data.levels out"
+        raise UserError(f"data.levels is {list(levels)}, but of '{config.name}' {known}")
+    return Problems(config.name, config.max_problems, seed, lambda index: drawn(seed, index, levels))
+
+
+def _table(source: Source, path: str, split: str, preferred: Sequence[str], columns: Sequence[str]) -> Table:
+    wanted = {name for form in source.columns for name in (form.question, form.answer)}
+    own_copy = not path or path == source.hub
+    subsets = source.subsets if own_copy or Path(path).expanduser().is_dir() else ("",)
+    return read(path or source.hub, split, preferred, subsets, {*wanted, *columns, *ID_COLUMNS, LEVEL_COLUMN} - {""})
+
+
+def _questions(names: Sequence[str], note: Note) -> dict[str, str]:
+    """Normalised questions of all problems of these datasets, with the name of the set that has each."""
+    sets = {spec: load_eval(spec, 0, note=note) for spec in dict.fromkeys(names)}
+    return {normal(problem.question): eval_name(spec) for spec, found in sets.items() for problem in found}

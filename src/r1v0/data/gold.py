@@ -1,0 +1,110 @@
+"""Gold answers: how the right answer is taken out of a dataset's answer column.
+
+Decides: an extractor is a function `text -> answer | None`; None means that the row is malformed. The answer is kept
+as the dataset writes it (LaTeX and all): whether two answers are equal is the reward's business. Only what is certain
+to be typography is taken off: outer white space and `$`, the thousands commas and the ".0" of numbers.
+"""
+
+import math
+import re
+from collections.abc import Callable
+
+Extractor = Callable[[str], str | None]
+
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_WHOLE = re.compile(r"(-?)0*(\d+)(?:\.0+)?")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_BOXES = 32  # so many last boxes are tried: a row from anywhere must not take long
+_BARE_BOX = re.compile(r"\\boxed\s+([^\s${}]+)")
+
+
+def text(value: object) -> str | None:
+    """A cell as text without outer white space: 27.0 is "27", a list is joined by ", ". None if it holds no text."""
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return (
+            f"{value:.0f}"
+            if value.is_integer() and abs(value) < 1e15
+            else repr(value)
+            if math.isfinite(value)
+            else None
+        )
+    if isinstance(value, list):
+        parts = [text(item) for item in value]
+        return ", ".join(_undollared(part) for part in parts if part) if parts and all(parts) else None
+    return None
+
+
+def plain(cell: str) -> str | None:
+    """The whole cell is the answer."""
+    return _undollared(cell) or None
+
+
+def number(cell: str) -> str | None:
+    """A whole number: AIME's "073" and AMC's "73.0" are "73". None if it is anything else."""
+    found = _WHOLE.fullmatch(_undollared(cell))
+    return found[1] + found[2] if found else None
+
+
+def boxed(cell: str) -> str | None:
+    """What the last \\boxed{...} (or \\fbox{...}) holds; braces are matched, escaped ones do not count."""
+    for found in list(_BOX.finditer(cell))[: -_BOXES - 1 : -1]:
+        end = _closing_brace(cell, found.end())
+        if end is not None:
+            return cell[found.end() : end].strip() or None
+    bare = _BARE_BOX.findall(cell)
+    return bare[-1] if bare else None
+
+
+def hashes(cell: str) -> str | None:
+    """GSM8K: what follows the last "####"."""
+    _, mark, tail = cell.rpartition("####")
+    return _without_commas(tail.strip()) or None if mark else None
+
+
+def answer_is(cell: str) -> str | None:
+    """MetaMathQA: what follows the last "The answer is:"; failing that, the last "####"."""
+    _, mark, tail = cell.rpartition("The answer is:")
+    return _without_commas(_undollared(tail.strip())) or None if mark else hashes(cell)
+
+
+def marked(cell: str) -> str | None:
+    """A worked solution of unknown style: "The answer is:", "####" or \\boxed{...}, the first of these that is there."""
+    return answer_is(cell) or boxed(cell)
+
+
+def either(cell: str) -> str | None:
+    """A column of unknown style: a marked answer if there is one, else the whole cell."""
+    return marked(cell) or plain(cell)
+
+
+def level(value: object) -> int | None:
+    """5 of 5, 5.0, "5" or MATH's "Level 5"; None of "Level ?"."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    found = re.search(r"\d{1,6}", value) if isinstance(value, str) else None
+    return value if isinstance(value, int) else int(found[0]) if found else None
+
+
+def _closing_brace(cell: str, start: int) -> int | None:
+    depth = 1
+    for found in _BRACE.finditer(cell, start):
+        depth += {"{": 1, "}": -1}.get(found[0], 0)
+        if depth == 0:
+            return found.start()
+    return None
+
+
+def _undollared(cell: str) -> str:
+    inner = cell[1:-1] if len(cell) > 2 and cell[0] == cell[-1] == "$" else ""
+    return inner.strip() if inner and "$" not in inner else cell
+
+
+def _without_commas(cell: str) -> str:
+    return cell.replace(",", "") if _THOUSANDS.fullmatch(cell) else cell

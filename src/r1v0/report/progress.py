@@ -1,0 +1,181 @@
+"""Progress on the terminal: a live display on a terminal, plain lines anywhere else.
+
+Decides: watching must not change or end a run. Whatever goes wrong while showing (a closed pipe, a terminal of no
+width, a disk too full for a figure) turns the display off and the run goes on. The figures are redrawn after an
+evaluation when fifty times the cost of drawing has passed, so they take about 2 % of a run, and once when it ends.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from r1v0.report.figures import plot
+from r1v0.report.status import (
+    Row,
+    Status,
+    accuracy,
+    amount,
+    clock,
+    closing_lines,
+    number,
+    phase_text,
+    share,
+)
+from r1v0.runlog import FIGURES, Progress
+
+if TYPE_CHECKING:
+    from r1v0.config import Config
+
+QUIET_SECONDS = 5.0
+"""between plain lines of a job that is not training"""
+PATIENCE = 50
+"""seconds of run for each second of drawing"""
+FIRST_COST = 1.0
+"""seconds of drawing, assumed before the first"""
+
+
+def open_progress(stream: TextIO | None = None, figures: bool = True) -> Progress:
+    """The progress display for a stream (standard output): live if it is a terminal that can show it, else plain.
+
+    Use it as a context manager. `figures` also keeps those of a training run drawn, until it is closed.
+    """
+    stream = stream or sys.stdout
+    display: Progress
+    if stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb") and "utf" in (stream.encoding or "").lower():
+        from r1v0.report.live import Live
+
+        display = Live(stream)
+    else:
+        display = Plain(stream)
+    return Watched(display, figures)
+
+
+class Plain(Progress):
+    """One line a step and one an evaluation, ASCII only."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.status = Status()
+        self.said = 0.0
+
+    def start(self, config: "Config", total_steps: int, out: Path) -> None:
+        self.status.start(config, total_steps, out)
+        since = f", going on after step {self.status.step}" if self.status.step else ""
+        self._say(f"training {config.model} on {config.data.name}, {total_steps} steps -> {out}{since}")
+
+    def phase(self, name: str, done: int, total: int, **fields: float | str) -> None:
+        if self.status.started is not None:
+            return
+        new = self.status.set_phase(name, done, total, fields)
+        now = time.monotonic()
+        if new or now - self.said >= QUIET_SECONDS or (total and done >= total):
+            self.said = now
+            if self.status.phase is not None and done:
+                self._say(phase_text(self.status.phase))
+
+    def step(self, metrics: Row) -> None:
+        self.status.add_step(metrics)
+        status, wide = self.status, len(str(self.status.total))
+        speed, seconds = number(metrics.get("tokens/sampled")), number(metrics.get("time/step_s"))
+        self._say(
+            f"step {status.step:>{wide}}/{status.total}"
+            f"  reward {amount(status.value('reward/mean')):>4}"
+            f"  length {amount(status.value('length/mean')):>5}"
+            f"  cut off {share(status.value('length/truncated_frac')):>5}"
+            f"  flat {share(status.value('groups/flat_frac')):>5}"
+            f"  entropy {amount(status.value('policy/entropy')):>4}"
+            f"  {amount(speed / seconds) if speed is not None and seconds else '-':>5} tok/s"
+            f"  {amount(seconds):>4} s"
+            f"  {clock(status.seconds_left)} left"
+        )
+
+    def evaluation(self, records: Sequence[Row]) -> None:
+        self.status.evals += records
+        for row in records:
+            at = f"eval {row.get('step', 0)}/{self.status.total}" if self.status.started is not None else "eval"
+            self._say(
+                f"{at}  {row.get('dataset')}  accuracy {accuracy(row)}  length {amount(number(row.get('length')))}"
+                f"  cut off {share(number(row.get('truncated_frac')))}"
+            )
+
+    def note(self, text: str) -> None:
+        self._say(text)
+
+    def finish(self, summary: Mapping[str, object]) -> None:
+        self.close()
+        for line in closing_lines(self.status, summary, "->"):
+            self._say(line)
+
+    def close(self) -> None:
+        self.status.end()
+
+    def _say(self, text: str) -> None:
+        self.stream.write(text + "\n")
+        self.stream.flush()
+
+
+class Watched(Progress):
+    """Passes everything on to a display, survives its failures, and keeps the figures of a run drawn."""
+
+    def __init__(self, display: Progress, figures: bool) -> None:
+        self.display = display
+        self.figures = figures
+        self.out: Path | None = None  # the run whose figures are kept drawn
+        self.left: dict[str, object] = {}
+        self.cost = FIRST_COST
+        self.drawn = 0.0
+
+    def start(self, config: "Config", total_steps: int, out: Path) -> None:
+        self.out, self.drawn = out if self.figures else None, time.monotonic()
+        self._safely(lambda: self.display.start(config, total_steps, out))
+
+    def phase(self, name: str, done: int, total: int, **fields: float | str) -> None:
+        self._safely(lambda: self.display.phase(name, done, total, **fields))
+
+    def step(self, metrics: Row) -> None:
+        self._safely(lambda: self.display.step(metrics))
+
+    def evaluation(self, records: Sequence[Row]) -> None:
+        self._safely(lambda: self.display.evaluation(records))
+        if time.monotonic() - self.drawn > PATIENCE * self.cost:
+            self._draw()
+
+    def note(self, text: str) -> None:
+        self._safely(lambda: self.display.note(text))
+
+    def finish(self, summary: Mapping[str, object]) -> None:
+        self.close()
+        self._safely(lambda: self.display.finish({**self.left, **summary}))
+
+    def close(self) -> None:
+        self._safely(self.display.close)
+        self._draw()
+        if self.out is not None and (self.out / FIGURES).is_dir():
+            self.left["figures"] = self.out / FIGURES
+        self.out = None
+
+    def _draw(self) -> None:
+        if self.out is None:
+            return
+        begin = time.monotonic()
+        try:
+            plot([self.out])
+        except Exception as error:
+            self.out = None
+            reason = str(error) or error.__class__.__name__
+            self._safely(lambda: self.display.note(f"figures are not drawn any more: {reason}"))
+        self.drawn = time.monotonic()
+        self.cost = self.drawn - begin
+
+    def _safely(self, call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except Exception:
+            broken, self.display = self.display, Progress()
+            try:
+                broken.close()
+            except Exception:
+                return

@@ -1,0 +1,247 @@
+"""How every figure looks: palette, type, and the few marks they are made of.
+
+Decides: colours from Okabe and Ito's palette (told apart by colour-blind readers), darkened where a thin line on white
+needs it; white background, so a page in dark mode stays readable; values and names written beside the lines rather
+than in a legend. Sizes suit a page that shows a figure 900 pixels wide. Figures are made without pyplot: no global
+state, no window, safe beside a running trainer.
+"""
+
+import io
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from r1v0 import runlog
+from r1v0.errors import UserError
+from r1v0.report.series import Entry, Points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#D07C00", "#009E73", "#D55E00"
+PURPLE, SKY, GREY, INK = "#A3528A", "#56B4E9", "#8A8A8A", "#222222"
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, INK)
+"""one colour a run where several are drawn"""
+
+Unit = Literal["share", "number", "log"]
+
+WIDTH = 9.0
+"""inches; 100 displayed pixels each at a width of 900"""
+PANEL_HEIGHT = 2.0
+"""inches of a panel's own axes, roughly: how close labels may come depends on it"""
+DPI = 180
+SMALLEST = 1e-30
+"""less is 0"""
+
+RC = {
+    "font.size": 9.5,
+    "text.parse_math": False,  # a dataset's or run's name may hold a dollar sign
+    "text.color": INK,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 20,
+    "axes.edgecolor": "#BBBBBB",
+    "axes.linewidth": 0.8,
+    "axes.labelcolor": "#555555",
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#E8E8E8",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#BBBBBB",
+    "ytick.color": "#BBBBBB",
+    "xtick.labelcolor": "#555555",
+    "ytick.labelcolor": "#555555",
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "ytick.major.size": 0,
+    "lines.solid_capstyle": "round",
+    "lines.solid_joinstyle": "round",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "legend.frameon": False,
+}
+
+
+def new_figure(height: float) -> "Figure":
+    """An empty figure of the standard width; `height` in inches."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.06)
+    return Figure(figsize=(WIDTH, height), layout=layout)
+
+
+def save(figure: "Figure", path: Path) -> Path:
+    """Write a figure aside and rename it. The suffix decides the format."""
+    kinds = set(figure.canvas.get_supported_filetypes())
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in kinds:
+        raise UserError(f"cannot draw a figure as '{path.name}': expected a name that ends in .png, .svg or .pdf")
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks shows as boxes; one without end is cut off. Neither is worth a warning.
+        warnings.filterwarnings("ignore", message="Glyph|constrained_layout not applied")
+        figure.savefig(buffer, format=kind, dpi=DPI)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        runlog.write_atomic(path, buffer.getvalue())
+    except OSError as error:
+        raise UserError(f"figure {path} cannot be written ({error.strerror}): choose another --out") from None
+    return path
+
+
+def heading(axes: "Axes", title: str, subtitle: str) -> None:
+    """A bold title that says what one sees, and a grey line under it that says how it was measured."""
+    axes.set_title(title)
+    axes.annotate(subtitle, (0, 1), xycoords="axes fraction", xytext=(0, 7), textcoords="offset points",
+                  fontsize=8.5, color="#6A6A6A")  # fmt: skip
+
+
+def line(axes: "Axes", points: Points, colour: str, dots: bool = False) -> None:
+    """A bold line, with a dot for each value where values are few."""
+    mark = {"marker": "o", "markersize": 3.8, "markeredgecolor": "white", "markeredgewidth": 0.7} if dots else {}
+    if len(points) == 1:
+        mark = {"marker": "o", "markersize": 5}
+    axes.plot(list(points), list(points.values()), color=colour, linewidth=2, zorder=3, clip_on=False, **mark)  # type: ignore[arg-type]
+
+
+def thin_line(axes: "Axes", points: Points, colour: str) -> None:
+    """Raw values behind a smoothed or a held-out line."""
+    axes.plot(list(points), list(points.values()), color=colour, linewidth=0.8, alpha=0.45, zorder=2,
+              marker="." if len(points) == 1 else None)  # fmt: skip
+
+
+def band(axes: "Axes", low: Points, high: Points, colour: str) -> None:
+    """The area between two curves, on the steps that both have."""
+    steps = [step for step in low if step in high]
+    axes.fill_between(
+        steps, [low[s] for s in steps], [high[s] for s in steps], color=colour, alpha=0.16, linewidth=0, zorder=1
+    )
+
+
+def end_labels(axes: "Axes", labels: Sequence[tuple[float, str, str]]) -> None:
+    """Texts (y, text, colour) to the right of the axes, each beside the end of its line, pushed apart where they
+    would overlap. Call after the axes' limits are set."""
+    to_axes = axes.transAxes.inverted()
+    where = [float(to_axes.transform(axes.transData.transform((0, y)))[1]) for y, _, _ in labels]
+    for at, (_, text, colour) in zip(_push_apart(where, 11.5 / (PANEL_HEIGHT * 72)), labels, strict=True):
+        axes.annotate(text, (1, at), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
+                      va="center", fontsize=9, fontweight="bold", color=colour, annotation_clip=False)  # fmt: skip
+
+
+def finish_axes(axes: "Axes", last_step: int, unit: Unit, values: Sequence[float]) -> None:
+    """Limits and ticks for the values shown: steps are whole, shares are percent, an axis starts at 0 unless some
+    values are negative; a logarithmic one shows whole decades."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axes.set_xlim(0, max(1, last_step))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10], min_n_ticks=2))
+    positive = [value for value in values if value > SMALLEST]
+    if unit == "log" and positive:
+        axes.set_yscale("log")
+        axes.set_ylim(
+            10.0 ** math.floor(math.log10(min(positive))), 10.0 ** math.ceil(math.log10(max(positive) * 1.01))
+        )
+        axes.yaxis.set_major_locator(LogLocator(numticks=6))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: value_text(value, "log")))
+        return
+    low, high = min(0.0, *values, 0.0), max(0.0, *values, 0.0)
+    if high - low < SMALLEST:
+        high = 0.05 if unit == "share" else 1.0
+    room = 0.06 * (high - low)
+    top = min(high + room, 1.0) if unit == "share" and high <= 1 else high + room
+    bottom = low - room if low < 0 else 0.0
+    gap = _nice_gap(top - bottom)
+    ticks = [k * gap for k in range(math.ceil(bottom / gap), math.floor(top / gap + 1e-9) + 1)]
+    axes.set_ylim(bottom, top)
+    axes.set_yticks(ticks, [_tick_text(tick, gap, unit) for tick in ticks])
+
+
+def value_text(value: float, unit: Unit) -> str:
+    """A value as read beside a line: 74 %, 3.1 %, 14.7k, 2,310, 118, 0.42, 3e-4."""
+    size = abs(value)
+    if unit == "share":
+        return f"{100 * value:.0f} %" if size >= 0.0995 or value == 0 else f"{100 * value:.1f} %"
+    if value == 0:
+        return "0"
+    if unit == "log" or size < 0.001:
+        return f"{value:.0e}".replace("e-0", "e-")
+    if size >= 999_500:
+        return f"{value:.1e}".replace("e+0", "e")
+    if size >= 9999.5:
+        return f"{value / 1000:,.{1 if size < 99_950 else 0}f}k"
+    digits = 0 if size >= 19.95 else 1 if size >= 9.95 else 2 if size >= 0.0995 else 4
+    return f"{value:,.{digits}f}"
+
+
+def _nice_gap(span: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that divides `span` into at most five parts."""
+    power = 10.0 ** math.floor(math.log10(span / 5))
+    return next(power * step for step in (1, 2, 5, 10) if power * step * 5.0001 >= span)
+
+
+def _tick_text(tick: float, gap: float, unit: Unit) -> str:
+    if abs(tick) >= 1e6 or gap < 1e-4:
+        return value_text(tick, "number")
+    if unit == "share":
+        scale, mark = 100.0, " %"
+    else:
+        scale, mark = (0.001, "k" if tick else "") if gap >= 1000 else (1.0, "")
+    digits = max(0, -math.floor(math.log10(gap * scale) + 1e-9)) if tick else 0
+    return f"{tick * scale:,.{digits}f}{mark}"
+
+
+def drawn(draw: Callable[[Sequence[Entry]], "Figure | None"], entries: Sequence[Entry], path: Path) -> bool:
+    """Draw and save under this module's settings, leaving matplotlib's own as they were; False if nothing was drawn."""
+    import matplotlib
+
+    with matplotlib.rc_context(RC):  # type: ignore[arg-type]
+        figure = draw(entries)
+        if figure is None:
+            return False
+        save(figure, path)
+    return True
+
+
+def shorten(name: str) -> str:
+    """A name cut to what a title or legend has room for."""
+    return name if len(name) <= 32 else name[:31] + "…"
+
+
+def legend(figure: "Figure", labels: Sequence[tuple[str, str]], patches: bool = False) -> None:
+    """Names and colours in a row at the top of the figure."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour) if patches else Line2D([], [], color=colour, linewidth=3) for _, colour in labels]
+    figure.legend(handles, [shorten(label) for label, _ in labels], loc="outside upper left", ncols=min(4, len(labels)),
+                  fontsize=10, handlelength=1.1, columnspacing=1.6, borderpad=0.2)  # fmt: skip
+
+
+def _push_apart(wanted: list[float], gap: float) -> list[float]:
+    """Positions in 0..1 at least `gap` apart, in the same order, each near the wanted one."""
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    placed = [wanted[i] for i in order]
+    for _ in range(50):
+        for k in range(1, len(placed)):
+            lack = gap - (placed[k] - placed[k - 1])
+            if lack > 1e-9:
+                placed[k - 1] -= lack / 2
+                placed[k] += lack / 2
+    if placed and placed[0] < 0:
+        for k, value in enumerate(placed):
+            placed[k] = max(value, k * gap)
+    result = [0.0] * len(wanted)
+    for i, value in zip(order, placed, strict=True):
+        result[i] = value
+    return result

@@ -1,0 +1,114 @@
+"""Rewards: what decides that a completion is right.
+
+A reward is a function `(problem, text, finished) -> Score`, where `text` is the decoded completion without special
+tokens and `finished` says that the policy ended it (a truncated completion is never right). Adding one: write the
+function in a module beside this one, and its line in `REWARDS`.
+
+Decides: rewards are added up, the main one (weight 1) decides `correct`. A reward that can hang or eat memory is
+`isolated`: `pool.Verifier` grades it in processes that it can kill. A user's own, FILE.py:FUNCTION, always is. Importing
+this package imports neither the rewards nor what they need.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from r1v0.config import RewardConfig
+from r1v0.errors import UserError, unknown
+from r1v0.types import Problem, Score
+
+RewardFunction = Callable[[Problem, str, bool], Score]
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """`function` is "module:function". `isolated` rewards are graded in killable processes. `quick`, where given, decides
+    without them what is cheap to decide: it returns a Score, or the `answers.Question` that remains."""
+
+    function: str
+    isolated: bool = False
+    quick: str = ""
+
+
+REWARDS: dict[str, Reward] = {
+    "math": Reward("r1v0.rewards.answers:math", isolated=True, quick="r1v0.rewards.answers:math_quick"),
+    "gsm8k": Reward("r1v0.rewards.answers:gsm8k"),
+    "countdown": Reward("r1v0.rewards.countdown:countdown"),
+    "format": Reward("r1v0.rewards.answers:format_tags"),
+    "format_box": Reward("r1v0.rewards.answers:format_box"),
+}
+
+
+def score(config: RewardConfig, problem: Problem, text: str, finished: bool) -> Score:
+    """Grade one completion in this process, without a deadline: for cheap rewards, and inside a grading process.
+
+    Raises UserError for an unknown reward, or one of the user's that cannot be loaded or gives something else."""
+    return combine(config, {name: function(name)(problem, text, finished) for name in names(config)})
+
+
+def combine(config: RewardConfig, scores: Mapping[str, Score]) -> Score:
+    """One Score of the scores by reward name: the main one's, with the weighted extra ones added to its reward. A part
+    whose grading failed makes the whole 0."""
+    main = scores[config.name]
+    failure = next((part for part in scores.values() if part.failure), main).failure
+    total = main.reward + sum(weight * scores[name].reward for name, weight in config.extra.items())
+    return Score(
+        reward=0.0 if failure else total,
+        correct=main.correct,
+        strict=main.strict,
+        parts={name: part.reward for name, part in scores.items()},
+        extracted=main.extracted,
+        failure=failure,
+    )
+
+
+def names(config: RewardConfig) -> list[str]:
+    """The rewards of a config, the main one first, each once."""
+    return list(dict.fromkeys([config.name, *config.extra]))
+
+
+def check(config: RewardConfig) -> None:
+    """Raise UserError for a name that is in no table, or a file of the user's that is not there."""
+    for name in names(config):
+        if is_custom(name):
+            path, _, attribute = name.rpartition(":")
+            if not attribute.isidentifier():
+                raise UserError(f"reward '{name}': expected FILE.py:FUNCTION, for example {path}:reward")
+            if not Path(path).is_file():
+                raise UserError(
+                    f"reward '{name}': there is no file {path}: give the path of a Python file, as FILE.py:FUNCTION"
+                )
+        elif name not in REWARDS:
+            raise unknown("reward", name, [*REWARDS, "FILE.py:FUNCTION"])
+
+
+def is_custom(name: str) -> bool:
+    """Whether a reward's name is FILE.py:FUNCTION."""
+    return ".py:" in name
+
+
+def is_isolated(name: str) -> bool:
+    """Whether a reward must be graded in a process that can be killed."""
+    return is_custom(name) or REWARDS[name].isolated
+
+
+@cache
+def function(name: str) -> RewardFunction:
+    """The function of a reward, by its name in `REWARDS` or as FILE.py:FUNCTION. Raises UserError."""
+    if is_custom(name):
+        custom: RewardFunction = load("r1v0.rewards.custom:load")(name)
+        return custom
+    if name not in REWARDS:
+        raise unknown("reward", name, [*REWARDS, "FILE.py:FUNCTION"])
+    found: RewardFunction = load(REWARDS[name].function)
+    return found
+
+
+@cache
+def load(path: str) -> Any:
+    """The function that "module:function" names."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)

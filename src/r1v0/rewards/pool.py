@@ -1,0 +1,232 @@
+"""The verifier: grades completions while the trainer samples.
+
+Decides: what is cheap is decided at once, in `submit`: rewards that are not isolated, strict matches, and answers seen
+before. The rest goes to `processes.Processes`, which gives every task an end. The same question asked twice while it is
+being answered is asked once. A verdict that could not be reached has reward 0 and says so in `Score.failure`.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from types import TracebackType
+from typing import Any, Self
+
+from r1v0.config import RewardConfig
+from r1v0.rewards import REWARDS, check, combine, is_custom, is_isolated, load, names
+from r1v0.rewards.answers import Question
+from r1v0.rewards.processes import Processes
+from r1v0.types import Problem, Score
+
+CACHE_SIZE = 20_000
+"""Answered questions that are remembered, the newest."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the verifier was made.
+
+    `graded` verdicts, of them `strict` by strict match, `disagreements` right by equivalence and not by strict match,
+    `timeouts` and `crashes` not reached. `asked` questions went to a process, `cache_hits` did not have to. `restarts` of
+    processes. `busy_s` seconds of grading, added up over processes.
+    """
+
+    graded: int = 0
+    strict: int = 0
+    disagreements: int = 0
+    timeouts: int = 0
+    crashes: int = 0
+    asked: int = 0
+    cache_hits: int = 0
+    restarts: int = 0
+    busy_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Job:
+    """A completion and the parts of its verdict that are there; `missing` ones are with the processes."""
+
+    missing: int
+    scores: dict[str, Score]
+    seconds: float
+
+
+class Verifier:
+    """Grades completions: `submit` each, `collect` the verdicts. A context manager; `close` ends the processes.
+
+    Processes are started at once and in the background, and only if a reward of the config is isolated. `submit`, `poll`
+    and `collect` belong to one thread, which may be any. They raise UserError for a user's function that fails and for
+    processes that cannot be started; the constructor raises it for an unknown reward.
+    """
+
+    def __init__(self, config: RewardConfig) -> None:
+        check(config)
+        self._config = config
+        self._names = names(config)
+        self._changed = threading.Condition()
+        self._counters = Counters()
+        self._jobs: dict[int, _Job] = {}
+        self._done: dict[int, tuple[Score, float]] = {}
+        self._waiting: dict[Question, list[Callable[[dict[str, Any], str, float], None]]] = {}
+        self._cache: dict[Question, tuple[dict[str, Any], str]] = {}
+        self._error: BaseException | None = None
+        isolated = any(map(is_isolated, self._names))
+        self._processes = Processes(config, self._fail) if isolated else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def counters(self) -> Counters:
+        """A copy of the counters."""
+        with self._changed:
+            return replace(self._counters, restarts=self._processes.restarts if self._processes else 0)
+
+    def submit(self, job: int, problem: Problem, text: str, finished: bool) -> None:
+        """Grade a completion, under a number of yours. Returns at once; cheap verdicts are then already there."""
+        started = time.perf_counter()
+        scores: dict[str, Score] = {}
+        questions: dict[str, Question | None] = {}
+        for name in self._names:
+            result = (
+                None
+                if is_custom(name)
+                else load(REWARDS[name].quick or REWARDS[name].function)(problem, text, finished)
+            )
+            if isinstance(result, Score):
+                scores[name] = result
+            else:
+                questions[name] = result
+        with self._changed:
+            self._raise()
+            if job in self._jobs or job in self._done:
+                raise ValueError(f"job {job} was submitted before and has not been collected")
+            self._jobs[job] = _Job(len(questions), scores, time.perf_counter() - started)
+            for name, question in questions.items():
+                if question is not None:
+                    self._ask(job, name, question)
+                else:
+                    message = {"reward": name, "problem": asdict(problem), "text": text, "finished": finished}
+                    self._send(message, self._part(job, name, None))
+            self._finish(job)
+
+    def poll(self) -> dict[int, Score]:
+        """The verdicts that are there, by job; each is given once. Does not wait."""
+        with self._changed:
+            self._raise()
+            done, self._done = self._done, {}
+        return {job: score for job, (score, _) in done.items()}
+
+    def collect(self) -> dict[int, Score]:
+        """All verdicts that were not given yet, by job. Waits until none is missing."""
+        return {job: score for job, (score, _) in self.collect_timed().items()}
+
+    def collect_timed(self) -> dict[int, tuple[Score, float]]:
+        """`collect`, with the seconds that each verdict took where it was made."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._jobs or self._error is not None)
+            self._raise()
+            done, self._done = self._done, {}
+        return done
+
+    def compare(self, gold: str, answer: str) -> tuple[dict[str, Any], str, float]:
+        """One symbolic comparison: (the fields of `symbolic.Comparison`, failure, seconds). Waits. For `math` only."""
+        results: list[tuple[dict[str, Any], str, float]] = []
+
+        def deliver(answer: dict[str, Any], failure: str, seconds: float) -> None:
+            with self._changed:
+                results.append((answer, failure, seconds))
+                self._changed.notify_all()
+
+        with self._changed:
+            self._send({"compare": [gold, answer], "forms": True}, deliver)
+            self._changed.wait_for(lambda: results or self._error is not None)
+            self._raise()
+        return results[0]
+
+    def close(self) -> None:
+        """End the processes. Verdicts that are not there are dropped. May be called twice."""
+        if self._processes is not None:
+            self._processes.close()
+            self._processes = None
+        with self._changed:
+            self._error = self._error or ValueError("the verifier is closed")
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _send(self, message: dict[str, Any], deliver: Callable[[dict[str, Any], str, float], None]) -> None:
+        if self._processes is None:
+            raise ValueError("this verifier has no grading processes")
+        self._counters.asked += 1
+        self._processes.ask(message, deliver)
+
+    def _ask(self, job: int, name: str, question: Question) -> None:
+        """Have a question answered: from memory, or with those who wait for the same answer, or by a process."""
+        part = self._part(job, name, question)
+        if question in self._cache:
+            self._counters.cache_hits += 1
+            answer, failure = self._cache[question]
+            part(answer, failure, 0.0)
+        elif question in self._waiting:
+            self._counters.cache_hits += 1
+            self._waiting[question].append(part)
+        else:
+            self._waiting[question] = [part]
+            message = {"compare": [question.gold, question.answer], "forms": False}
+            self._send(message, lambda *result: self._settle(question, *result))
+
+    def _settle(self, question: Question, answer: dict[str, Any], failure: str, seconds: float) -> None:
+        """Tell all who asked, and remember. A timeout is remembered too: it would cost the deadline again. A crash is not."""
+        with self._changed:
+            if failure != "crash":
+                self._cache[question] = (answer, failure)
+                if len(self._cache) > CACHE_SIZE:
+                    del self._cache[next(iter(self._cache))]
+            for index, part in enumerate(self._waiting.pop(question)):
+                part(answer, failure, 0.0 if index else seconds)
+
+    def _part(self, job: int, name: str, question: Question | None) -> Callable[[dict[str, Any], str, float], None]:
+        """The function that puts an answer into a job's verdict."""
+
+        def deliver(answer: dict[str, Any], failure: str, seconds: float) -> None:
+            with self._changed:
+                pending = self._jobs[job]
+                if failure:
+                    extracted = question.answer if question else None
+                    reason: Any = failure
+                    pending.scores[name] = Score(reward=0.0, correct=False, extracted=extracted, failure=reason)
+                else:
+                    pending.scores[name] = question.verdict(answer["equal"]) if question else Score(**answer["score"])
+                pending.missing -= 1
+                pending.seconds += seconds
+                self._finish(job)
+
+        return deliver
+
+    def _finish(self, job: int) -> None:
+        pending = self._jobs.get(job)
+        if pending is None or pending.missing:
+            return
+        del self._jobs[job]
+        score = combine(self._config, pending.scores)
+        self._done[job] = (score, pending.seconds)
+        counters = self._counters
+        counters.graded += 1
+        counters.strict += score.strict
+        counters.disagreements += score.correct and not score.strict
+        counters.timeouts += score.failure == "timeout"
+        counters.crashes += score.failure == "crash"
+        counters.busy_s += pending.seconds
+        self._changed.notify_all()

@@ -1,0 +1,304 @@
+"""The run folder: what a run leaves on disk, and how it is read back.
+
+    config.toml   env.json   metrics.jsonl   evals.jsonl   checkpoints/   figures/
+    rollouts/step-00010.jsonl.gz (training)   answers/step-00010.jsonl.gz (evaluations)
+
+Decides: the files of a run are append-only lines of strict JSON (a non-finite number becomes null), each written by
+one call, so that a crash can tear the last line only, and a torn last line is no error. Everything else is written
+aside and renamed. On resuming, whatever lies behind the checkpoint's step is cut off, so a resumed run's files equal
+those of a run that was never broken off. `Progress`, what a run tells whoever watches it, lives here too: the trainer
+knows this silent form only, and `r1v0.report` the ones that draw.
+"""
+
+import gzip
+import io
+import json
+import math
+import os
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from r1v0.errors import UserError
+
+if TYPE_CHECKING:
+    from r1v0.config import Config
+
+CONFIG, ENV, METRICS, EVALS = "config.toml", "env.json", "metrics.jsonl", "evals.jsonl"
+ROLLOUTS, ANSWERS, CHECKPOINTS, FIGURES = "rollouts", "answers", "checkpoints", "figures"
+PARTS = (CONFIG, ENV, METRICS, EVALS, ROLLOUTS, ANSWERS, CHECKPOINTS, FIGURES)
+
+
+class Progress:
+    """What a run tells whoever watches it; this one is silent. Use as a context manager around the run."""
+
+    def start(self, config: "Config", total_steps: int, out: Path) -> None:
+        """Training begins, or goes on, in the run folder `out`."""
+
+    def phase(self, name: str, done: int, total: int, **fields: float | str) -> None:
+        """Work inside a step, or a job of its own (evaluation, pretraining), has got so far. Cheap to call.
+
+        `total` 0: it is not known, and `done` counts tokens. `fields` are shown beside it (loss=2.31).
+        """
+
+    def step(self, metrics: Mapping[str, Any]) -> None:
+        """A training step is done; the row of metrics.jsonl."""
+
+    def evaluation(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """An evaluation is done; its rows of evals.jsonl, one a dataset."""
+
+    def note(self, text: str) -> None:
+        """One line that should stay on the screen: a warning, a checkpoint, an interruption."""
+
+    def finish(self, summary: Mapping[str, object]) -> None:
+        """The job is done; `summary` names what it left (for example checkpoint: its folder)."""
+
+    def close(self) -> None:
+        """Give the terminal back. `with` does it, also after an exception."""
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """Writes one run's folder. Make it by `create` or `resume`."""
+
+    folder: Path
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """One training step: keys of docs/metrics.md, `step` among them."""
+        _append(self.folder / METRICS, row)
+
+    def append_evals(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """One evaluation: a row for each dataset, written by one call."""
+        _append(self.folder / EVALS, *rows)
+
+    def write_rollouts(self, step: int, records: Iterable[Mapping[str, Any]]) -> Path:
+        """All rollouts of a training step, one JSON object a line, gzipped. Equal records give equal bytes."""
+        return _write_records(self.folder / ROLLOUTS / f"{step_name(step)}.jsonl.gz", records)
+
+    def write_answers(self, step: int, records: Iterable[Mapping[str, Any]]) -> Path:
+        """All answers of an evaluation, of every dataset, likewise."""
+        return _write_records(self.folder / ANSWERS / f"{step_name(step)}.jsonl.gz", records)
+
+    def truncate_after(self, step: int) -> None:
+        """Forget all that was logged after `step`. May be repeated; raises UserError before it changes anything."""
+        kept = {
+            name: [row for row in _read_rows(self.folder / name) if row["step"] <= step] for name in (METRICS, EVALS)
+        }
+        for name, rows in kept.items():
+            if (self.folder / name).exists():
+                write_atomic(self.folder / name, b"".join(map(json_line, rows)))
+        files = [path for name in (ROLLOUTS, ANSWERS) for path in (self.folder / name).glob("step-*.jsonl.gz")]
+        for path in files:
+            found = step_of(path.name.removesuffix(".jsonl.gz"))
+            if found is not None and found > step:
+                path.unlink()
+
+
+def create(folder: Path, config: str, env: Mapping[str, Any]) -> RunLog:
+    """A new run in `folder`, which may exist but must hold no run. `config` is the resolved config as TOML.
+
+    Other files in the folder (a log that the shell writes there, say) are left alone.
+    """
+    need_free(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Exclusive: of two runs that start at the same moment, one is turned away.
+        with open(folder / CONFIG, "x", encoding="utf-8") as file:
+            file.write(config)
+        write_atomic(folder / ENV, _pretty(env))
+    except FileExistsError:
+        raise UserError(
+            f"{folder} cannot hold a run (a file, or another run just began there): choose another --out"
+        ) from None
+    except OSError as error:
+        raise UserError(f"run folder {folder} cannot be written ({error.strerror}): choose another --out") from None
+    return RunLog(folder)
+
+
+def resume(folder: Path, config: str, step: int, env: Mapping[str, Any]) -> RunLog:
+    """Go on with the run in `folder` after `step` (0: from the start). What was logged later is cut off.
+
+    `config` is the config to go on with, as TOML; env.json keeps the first environment and lists those of the resumed
+    parts under "resumed".
+    """
+    need_run(folder)
+    log = RunLog(folder)
+    log.truncate_after(step)
+    write_atomic(folder / CONFIG, config.encode("utf-8"))
+    try:
+        before = json.loads((folder / ENV).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        before = None
+    first: dict[str, Any] = before if isinstance(before, dict) else {}
+    earlier = first.get("resumed")
+    parts = earlier if isinstance(earlier, list) else []
+    write_atomic(folder / ENV, _pretty({**first, "resumed": [*parts, {"after_step": step, **env}]}))
+    return log
+
+
+def is_run(folder: Path) -> bool:
+    """Whether there is anything of a run to read in `folder`."""
+    return any((folder / name).is_file() for name in (CONFIG, METRICS, EVALS))
+
+
+def need_free(folder: Path) -> None:
+    """Raise UserError if `folder` holds a run, or cannot become a run folder."""
+    held = [name for name in PARTS if (folder / name).exists()]
+    if held:
+        raise UserError(
+            f"{folder} already holds a run ({held[0]}): choose another --out, or go on with it by --resume {folder}"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another --out")
+
+
+def need_run(folder: Path) -> None:
+    """Raise UserError unless `folder` holds a run."""
+    if not folder.is_dir():
+        raise UserError(f"run folder {folder} does not exist: give a folder that `r1v0 train` wrote")
+    if not is_run(folder):
+        raise UserError(
+            f"{folder} is no run folder (no {CONFIG}, {METRICS} or {EVALS}): give a folder that `r1v0 train` wrote"
+        )
+
+
+def config_text(folder: Path) -> str:
+    """The run's config.toml."""
+    need_run(folder)
+    try:
+        return (folder / CONFIG).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.__class__.__name__
+        raise UserError(
+            f"{folder / CONFIG} cannot be read ({reason}): the run needs the config it was started with"
+        ) from None
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, a step each. Raises UserError for a damaged line; a torn last one is skipped."""
+    need_run(folder)
+    return _read_rows(folder / METRICS)
+
+
+def read_evals(folder: Path) -> list[dict[str, Any]]:
+    """The rows of evals.jsonl, a dataset and step each. Raises as `read_metrics`."""
+    need_run(folder)
+    return _read_rows(folder / EVALS)
+
+
+def read_answers(folder: Path, step: int) -> list[dict[str, Any]]:
+    """The answers of the evaluation at `step`; empty if there are none. Raises UserError for a damaged file."""
+    path = folder / ANSWERS / f"{step_name(step)}.jsonl.gz"
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            records = [json.loads(line) for line in lines]
+        if not all(isinstance(record, dict) for record in records):
+            raise ValueError
+        return records
+    except FileNotFoundError:
+        return []
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
+        raise UserError(f"{path} is damaged ({error.__class__.__name__}): remove it, or evaluate again") from None
+
+
+def step_name(step: int) -> str:
+    """The name of a step's file or folder: step-00010."""
+    return f"step-{step:05d}"
+
+
+def step_of(name: str) -> int | None:
+    """The step in such a name; None for any other name."""
+    match = re.fullmatch(r"step-(\d{5,9})", name, re.ASCII)
+    return int(match[1]) if match else None
+
+
+def steps_in(folder: Path) -> list[Path]:
+    """The entries of `folder` that are named by a step, lowest step first."""
+    found = [(step, path) for path in folder.glob("step-*") if (step := step_of(path.name)) is not None]
+    return [path for _, path in sorted(found)]
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file aside, then rename it: a reader sees the old file or the new one, never a half."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    buffer = io.BytesIO()
+    with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", compresslevel=6, mtime=0) as packed:
+        for record in records:
+            packed.write(json_line(record))
+    write_atomic(path, buffer.getvalue())
+    return path
+
+
+def _append(path: Path, *rows: Mapping[str, Any]) -> None:
+    with open(path, "ab", buffering=0) as file:
+        file.write(b"".join(map(json_line, rows)))
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """The row as strict JSON in ASCII, with its newline; a non-finite number is null."""
+    return (json.dumps(_finite(row), allow_nan=False) + "\n").encode("ascii")
+
+
+def _pretty(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(_finite(value), indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
+
+
+def _finite(value: Any) -> Any:
+    """The value with every NaN and infinity replaced by None, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): expected a file of JSON lines") from None
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = []
+    for number, line in numbered:
+        row = _parse(line)
+        if row is not None:
+            rows.append(row)
+        elif number != numbered[-1][0]:  # the last line may be torn by a crash
+            raise UserError(
+                f"{path} line {number} is damaged: expected a JSON object with a whole-number step; mend or drop it"
+            )
+    return rows
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line.decode("utf-8"), parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+    good = isinstance(row, dict) and isinstance(row.get("step"), int) and not isinstance(row["step"], bool)
+    return row if good else None
