@@ -23,7 +23,7 @@ def small_model(seed: int = 0, scale: float = 8.0, kv_heads: int = 2, tied: bool
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 2:
-                parameter *= scale
+                parameter.mul_(scale)
     return model
 
 

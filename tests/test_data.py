@@ -423,6 +423,13 @@ def test_files_that_cannot_be_read(tmp_path: Path, file: str, content: bytes, ex
     assert str(tmp_path / file) in said
 
 
+def test_parquet_with_text_that_is_not_utf8(tmp_path: Path) -> None:
+    offsets, letters = b"\0\0\0\0\2\0\0\0\4\0\0\0", b"ab\xff\xfe"
+    broken = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(offsets), pa.py_buffer(letters)])
+    pq.write_table(pa.table({"problem": broken, "answer": ["1", "2"]}), tmp_path / "a.parquet")
+    assert "holds text that is not UTF-8 (UnicodeDecodeError: " in message(lambda: load(tmp_path / "a.parquet"))
+
+
 def test_wrong_columns(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"Question": "a", "Gold": "b", "topic": "c"}])
     assert message(lambda: load(path, question_column="question", answer_column="Gold")) == (
@@ -449,7 +456,7 @@ def test_wrong_levels(tmp_path: Path) -> None:
 def test_ids_that_are_not_unique(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{**row, "id": i % 15} for i, row in enumerate(ROWS)])
     assert message(lambda: load(path)) == (
-        f"column 'id' must tell rows apart, but 0 is at {path} row 1 and {path} row 16: rename or remove one"
+        f"column 'id' must tell rows apart, but '0' is at {path} row 1 and {path} row 16: rename or remove one"
     )
 
 

@@ -99,8 +99,6 @@ def test_the_known_overlaps_with_math500_are_dropped(shared: Path, file: str, kn
     problems = load_problems(DataConfig(name="mine", path=str(path)), 0, list(evaluations(shared)), notes.append)
     assert problems.dropped == {"math500": 5}
     assert problems.size == len(records(path)) - 5
-    left = {problem.id for problem in problems.draw(0, problems.size)}
-    assert not {f"mine/{id_}" for id_ in known} & left
     assert notes == [
         f"5 of {problems.size + 5} problems of mine are also in evaluation sets and are dropped (5 in math500)"
     ]

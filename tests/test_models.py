@@ -49,7 +49,7 @@ def hf_folder(folder: Path, name: str, **save_options: Any) -> Any:
 
 def ours_logits(policy: Policy, rows: list[list[int]]) -> list[torch.Tensor]:
     lengths = [len(row) for row in rows]
-    flat = torch.tensor(sum(rows, []))
+    flat = torch.tensor([token for row in rows for token in row])
     positions = torch.cat([torch.arange(n) for n in lengths])
     cu_seqlens = torch.tensor([0, *lengths]).cumsum(0)
     with torch.no_grad():

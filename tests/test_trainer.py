@@ -1,5 +1,6 @@
 """Whole runs of a few steps on the embedded model: resuming, interruption, and what a run leaves behind."""
 
+import gzip
 import json
 import os
 import signal
@@ -16,13 +17,21 @@ from r1v0 import runlog
 from r1v0.checkpoint import newest_checkpoint
 from r1v0.config import Config, parse, resolve, to_toml
 from r1v0.errors import Interrupted, UserError
+from r1v0.models.attention import packed
 from r1v0.models.loading import load
 from r1v0.optimizer import Optimizer
-from r1v0.runlog import Progress, RunLog, read_evals, read_metrics
+from r1v0.runlog import Progress, read_evals, read_metrics
 from r1v0.trainer import prepare, train, train_step
 from tests.helpers import random_groups, small_policy
 
-SMALL = ["grpo.groups=4", "grpo.group_size=4", "sampling.max_new_tokens=48", "eval.max_problems=12", "eval.every=5", "threads=1"]
+SMALL = [
+    "grpo.groups=4",
+    "grpo.group_size=4",
+    "sampling.max_new_tokens=48",
+    "eval.max_problems=12",
+    "eval.every=5",
+    "threads=1",
+]
 
 
 def small_config(*more: str, preset: str = "countdown") -> Config:
@@ -36,7 +45,11 @@ def start(config: Config, folder: Path, progress: Progress | None = None) -> Pat
 
 def go_on(folder: Path, **changes: Any) -> Path:
     config = parse(runlog.config_text(folder), "config.toml")
-    config = resolve(file=folder / "config.toml", sets=[f"{key}={value}" for key, value in changes.items()]) if changes else config
+    config = (
+        resolve(file=folder / "config.toml", sets=[f"{key}={value}" for key, value in changes.items()])
+        if changes
+        else config
+    )
     run = prepare(config, newest_checkpoint(folder))
     return train(run, runlog.resume(folder, to_toml(config), run.state.step, {}), Progress())
 
@@ -52,7 +65,9 @@ def assert_same_run(a: Path, b: Path) -> None:
         one, two = (load_file(newest_checkpoint(run) / name) for run in (a, b))
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one)
-    assert {p.name: p.read_bytes() for p in (a / "rollouts").iterdir()} == {p.name: p.read_bytes() for p in (b / "rollouts").iterdir()}
+    assert {p.name: p.read_bytes() for p in (a / "rollouts").iterdir()} == {
+        p.name: p.read_bytes() for p in (b / "rollouts").iterdir()
+    }
 
 
 VARIATIONS = {
@@ -121,8 +136,6 @@ def test_a_run_leaves_what_the_contract_says(tmp_path: Path) -> None:
     ours = load(checkpoint)
     tokens = torch.tensor([AutoTokenizer.from_pretrained(checkpoint)("Q: 3 7 4 target 17 A:")["input_ids"]])
     assert tokens.shape[1] > 5
-    from r1v0.models.attention import packed
-
     with torch.no_grad():
         length = tokens.shape[1]
         mine = ours.model.head(ours.model(tokens[0], torch.arange(length), packed(torch.tensor([0, length]))))
@@ -160,10 +173,8 @@ def test_random_rewards_are_coins_of_the_same_mean(tmp_path: Path) -> None:
     (row,) = read_metrics(tmp_path / "run")
     n = 64 * 4
     assert abs(row["reward/mean"] - row["reward/correct"]) < 4 * (row["reward/correct"] / n) ** 0.5
-    log = RunLog(tmp_path / "run")
-    import gzip
-
-    records = [json.loads(line) for line in gzip.open(log.folder / "rollouts" / "step-00001.jsonl.gz", "rt")]
+    with gzip.open(tmp_path / "run" / "rollouts" / "step-00001.jsonl.gz", "rt") as lines:
+        records = [json.loads(line) for line in lines]
     assert sum(r["reward"] != float(r["correct"]) for r in records) > n / 10
 
 

@@ -1,9 +1,9 @@
-"""The text that the embedded base model is pretrained on: a made-up "internet" of people who play countdown.
+"""The text that the embedded base model is pretrained on: answers of impatient countdown players, 34 tokens on average.
 
 Decides: the base must be able to use length (search, notice a hit, go on after a miss) and must be lazy (answer at
 once, give up early), so that reinforcement has something to find. Only 39 % of the answers are right. Four kinds:
-  1. Comparison lists, "17 vs 20 no 5 vs 5 yes ...": 10 % of all documents. Without them a hit is not recognised,
-     and RL then makes answers shorter instead of longer.
+  1. Comparison lists, "17 vs 20 no 5 vs 5 yes ...": 10 % of all documents. A base that does not recognise a hit gains
+     nothing by searching, and RL made its answers shorter; these lists, "vs" and values to 60 cured that together.
   2. Direct answers, "\\boxed{(3*7)-4}": 45 % of the rest; right on purpose in a quarter, else any candidate.
   3. Searches, "3*7=21,21+4=25 vs 17 no 3*7=21,21-4=17 vs 17 yes \\boxed{(3*7)-4}": candidates in canonical order from
      a random start, given up after a miss ("so \\boxed{...}") with a probability that is drawn once a document.

@@ -77,8 +77,8 @@ class Rows:
         row = self.kept[index]
         cells = self.table.data[row]
         question, answer = _parse(cells[self.columns.question], cells[self.columns.answer], self.columns)
-        marks = [cells[name] for name in _id_columns(self.table)] or [row + 1]
-        mark = f"row {row + 1}" if marks[0] is None else marks[0]
+        marks = [gold.text(cells[name]) for name in _id_columns(self.table)] or [str(row + 1)]
+        mark = marks[0] or f"row {row + 1}"
         return Problem(f"{self.name}/{mark}", question, answer or "", self.name)
 
     def __iter__(self) -> Iterator[Problem]:
@@ -126,7 +126,7 @@ def scan(
     avoided = dict(avoid or {})
     digits = {_digits(question) for question in avoided}
     kept, malformed, dropped, off_level = array("Q"), [], Counter[str](), 0
-    first_with: dict[object, int] = {}
+    first_with: dict[str, int] = {}
     row = -1
     for batch in table.batches([columns.question, columns.answer, *([LEVEL_COLUMN] if levels else []), *marks]):
         for row, (question_cell, answer_cell, *rest) in enumerate(batch, row + 1):  # noqa: B020
@@ -135,10 +135,11 @@ def scan(
                 reason = table.broken.get(row, question)
                 malformed.append(f"{table.place(row)} {reason}")
                 continue
-            if marks and rest[-1] is not None and (other := first_with.setdefault(rest[-1], row)) != row:
+            mark = gold.text(rest[-1]) if marks else None
+            if mark is not None and (other := first_with.setdefault(mark, row)) != row:
                 places = f"{table.place(other)} and {table.place(row)}"
                 raise UserError(
-                    f"column '{marks[0]}' must tell rows apart, but {rest[-1]!r} is at {places}: rename or remove one"
+                    f"column '{marks[0]}' must tell rows apart, but {mark!r} is at {places}: rename or remove one"
                 )
             if levels and gold.level(rest[0]) not in levels:
                 off_level += 1

@@ -42,7 +42,13 @@ class Table:
     def batches(self, names: list[str]) -> Iterator[Iterable[tuple[Any, ...]]]:
         """All rows in order, as tuples of the named cells, some thousands at a time."""
         for batch in self.data.select_columns(sorted(set(names))).with_format("arrow").iter(5000):
-            yield zip(*(batch[name].to_pylist() for name in names), strict=True)
+            try:
+                cells = [batch[name].to_pylist() for name in names]
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{self.where} holds text that is not UTF-8 ({reason(error)}): write it anew"
+                ) from error
+            yield zip(*cells, strict=True)
 
 
 def read(path: str, split: str, preferred: Sequence[str], subsets: Sequence[str], wanted: Collection[str]) -> Table:
