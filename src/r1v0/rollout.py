@@ -14,8 +14,8 @@ from functools import cache
 
 from tokenizers import Tokenizer
 
-from r1v0.config import Config
-from r1v0.data import Problems
+from r1v0.config import Config, RewardConfig
+from r1v0.data import Problems, reward_of
 from r1v0.models.loading import Policy
 from r1v0.prompts import find, make_prompt, split_stops
 from r1v0.rewards.pool import Verifier
@@ -103,6 +103,13 @@ def coin_rewards(groups: Sequence[Group], seed: int, indices: Sequence[int]) -> 
         )
         for group, index in zip(groups, indices, strict=True)
     ]
+
+
+def reward_settings(config: Config, dataset: str) -> RewardConfig:
+    """The reward section with "auto" replaced by the dataset's own reward."""
+    return (
+        dataclasses.replace(config.reward, name=reward_of(dataset)) if config.reward.name == "auto" else config.reward
+    )
 
 
 def sampling_settings(policy: Policy, config: Config, temperature: float, max_new_tokens: int) -> SamplingSettings:

@@ -8,26 +8,22 @@ random state (rng.py).
 """
 
 import math
-import resource
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
 from r1v0.batch import make_updates, split
 from r1v0.checkpoint import TrainerState, load_optimizer, load_state, save_checkpoint
-from r1v0.config import Config, RewardConfig
-from r1v0.data import Problems, eval_name, load_eval, load_problems, reward_of
-from r1v0.errors import Interrupted, UserError
+from r1v0.config import Config
+from r1v0.data import Problems, eval_name, load_eval, load_problems
+from r1v0.device import choose_device, peak_memory_gb, set_threads
+from r1v0.errors import Interrupted
 from r1v0.evaluate import Answer, answer_problems, gain, parse_answers, summarise
+from r1v0.interrupts import stoppable
 from r1v0.logprobs import token_logprobs
 from r1v0.losses import LossReadings, policy_loss
 from r1v0.metrics import PolicyReadings, rollout_records, step_row
@@ -37,7 +33,7 @@ from r1v0.prompts import find as find_template
 from r1v0.rewards import check as check_reward
 from r1v0.rewards.pool import Verifier
 from r1v0.rng import key
-from r1v0.rollout import collect
+from r1v0.rollout import collect, reward_settings
 from r1v0.runlog import Progress, RunLog, read_answers, read_evals
 from r1v0.stats import mean
 from r1v0.types import Group, Problem
@@ -125,34 +121,6 @@ def prepare(config: Config, checkpoint: Path | None = None) -> Run:
     return Run(
         config, policy, reference, optimizer, problems, evals, load_state(checkpoint) if checkpoint else TrainerState()
     )
-
-
-def set_threads(config: Config) -> None:
-    """Use `threads` CPU threads; 0 leaves torch's choice, one a core."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name; empty on a CPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-
-
-def reward_settings(config: Config, dataset: str) -> RewardConfig:
-    """The reward section with "auto" replaced by the dataset's own reward."""
-    return replace(config.reward, name=reward_of(dataset)) if config.reward.name == "auto" else config.reward
-
-
-def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
-    """Where and in which type the policy computes. Raises UserError for a GPU that is not there."""
-    wanted = config.compute.device
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "compute.device is cuda, but torch sees no GPU: install a CUDA build of torch, or set compute.device=cpu"
-        )
-    device = torch.device("cuda" if wanted == "auto" and torch.cuda.is_available() else wanted.replace("auto", "cpu"))
-    automatic = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return device, automatic if config.compute.dtype == "auto" else getattr(torch, config.compute.dtype)
 
 
 def train(run: Run, log: RunLog, progress: Progress) -> Path:
@@ -255,37 +223,3 @@ def polling(progress: Progress, check: Callable[[], None], phase: str) -> Callab
         progress.phase(phase, tokens, 0)
 
     return poll
-
-
-@contextmanager
-def stoppable() -> Iterator[Callable[[], None]]:
-    """Turn SIGINT and SIGTERM into an `Interrupted` at the next place that calls the check. A second one stops at once."""
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    def check() -> None:
-        if asked:
-            raise Interrupted
-
-    if threading.current_thread() is not threading.main_thread():
-        yield check  # signals belong to the main thread
-        return
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield check
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-def peak_memory_gb(device: torch.device) -> float:
-    """Most memory used so far, in GB: the GPU's, or this process's resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,20 +1,22 @@
 """Datasets: name -> problems. Text only; no torch here.
 
 Decides: a dataset is a row of DATASETS, read from its hub copy or from a local file or folder in the same format; the
-columns say which form it is. Training problems that occur in an evaluation set are dropped. In evaluations a local copy
-is named NAME=PATH ("math500=data/math500.jsonl"); NAME may be one of yours, with the columns `problem` and `answer`.
+columns say which form it is. Training problems that occur in an evaluation set are dropped. A local copy is named
+NAME=PATH ("math500=data/math500.jsonl"); NAME may be one of yours, with the columns `problem` and `answer`. `data.name`
+may join several by "+" ("math+gsm8k"): one set, shuffled together; `levels` then choose from those parts that have any.
 Adding a dataset: its line in DATASETS, and a gold-answer extractor in gold.py if none fits.
 """
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from r1v0 import rng
 from r1v0.config import DataConfig
 from r1v0.data import countdown, gold, sums
-from r1v0.data.problems import Problems, choose_columns, normal, scan, subset
+from r1v0.data.problems import Problems, choose_columns, joined, normal, scan, subset
 from r1v0.data.source import COMMON, ID_COLUMNS, LEVEL_COLUMN, Columns, Generated, Source
 from r1v0.data.tables import Table, read
 from r1v0.errors import UserError, unknown
@@ -94,29 +96,30 @@ def load_problems(config: DataConfig, seed: int, avoid: Sequence[str] = (), note
     Raises UserError: unknown name, no such file or hub dataset, wrong columns or split, too many malformed rows, nothing
     left.
     """
-    source = _find(config.name, config.path)
-    if isinstance(source, Generated):
-        return _generated(config, source, seed)
-    if not source.train:
-        usable = ", ".join(name for name, row in DATASETS.items() if not isinstance(row, Source) or row.train)
-        raise UserError(
-            f"dataset '{config.name}' is for evaluation: train on another ({usable}), or on yours by data.path"
-        )
-    table = _table(source, config.path, config.split, (source.train,), (config.question_column, config.answer_column))
-    columns = choose_columns(table, config.name, source.columns, config.question_column, config.answer_column)
-    rows = scan(
-        config.name, table, columns, note, config.levels, _questions(avoid, _silent) | _questions(config.avoid, note)
-    )
-    picked = subset(len(rows), config.max_problems, rng.key(seed, "subset", config.name))
-    return Problems(config.name, len(picked), seed, lambda place: rows[picked[place]], rows.malformed, rows.dropped)
+    parts = _parts(config)
+    sources = [_training_source(part) for part in parts]
+    if isinstance(sources[0], Generated):
+        return _generated(parts[0], sources[0], seed)
+    tables = []
+    for part, source in zip(parts, sources, strict=True):
+        assert isinstance(source, Source)  # _parts saw to it
+        own = (part.question_column, part.answer_column)
+        table = _table(source, part.path, part.split, (source.train,), own)
+        tables.append((part.name, table, choose_columns(table, part.name, source.columns, *own)))
+    avoided = _questions(avoid, _silent) | _questions([spec for spec in config.avoid if spec not in avoid], note)
+    some_have_levels = any(LEVEL_COLUMN in table.columns for _, table, _ in tables)
+    rows = []
+    for name, table, columns in tables:
+        levels = config.levels if LEVEL_COLUMN in table.columns or not some_have_levels else []
+        rows.append(scan(name, table, columns, note, levels, avoided))
+    return joined(rows, config.max_problems, seed)
 
 
 def load_eval(spec: str, max_problems: int, path: str = "", note: Note = _warn) -> list[Problem]:
     """The problems of an evaluation, NAME or NAME=PATH: at most `max_problems` (0: all), the same ones in the same order
     each time. `path` is another way to give PATH. Raises UserError as `load_problems` does.
     """
-    name = eval_name(spec)
-    path = path or spec.partition("=")[2].strip()
+    name, path = eval_name(spec), path or _path(spec)
     source = _find(name, path)
     if isinstance(source, Generated):
         if source.listed is None or path:
@@ -133,8 +136,12 @@ def load_eval(spec: str, max_problems: int, path: str = "", note: Note = _warn) 
 
 
 def reward_of(name: str) -> str:
-    """The reward that a dataset is graded by if a run names none."""
-    return DATASETS[name].reward if name in DATASETS else "math"
+    """The reward that a dataset, or a mix of them, is graded by if a run names none. Raises UserError if they differ."""
+    parts = [part.name for part in _parts(DataConfig(name=name))]
+    rewards = {DATASETS[part].reward if part in DATASETS else "math" for part in parts}
+    if len(rewards) > 1:
+        raise UserError(f"the parts of '{name}' have different rewards ({', '.join(sorted(rewards))}): set reward.name")
+    return rewards.pop()
 
 
 def eval_name(spec: str) -> str:
@@ -142,10 +149,47 @@ def eval_name(spec: str) -> str:
     return spec.partition("=")[0].strip()
 
 
+def _path(spec: str) -> str:
+    return spec.partition("=")[2].strip()
+
+
+def _parts(config: DataConfig) -> list[DataConfig]:
+    """`config` for each of the datasets that `data.name` joins. Raises UserError for what a mix cannot have."""
+    specs = config.name.split("+")
+    names = [eval_name(spec) for spec in specs]
+    if any(map(_path, specs)):
+        _refuse(config, ("path",), f"but data.name '{config.name}' names a path: leave one of them out")
+    if len(specs) > 1:
+        keys = ("path", "split", "question_column", "answer_column")
+        _refuse(config, keys, f"but data.name '{config.name}' is a mix: leave it out, and give local copies as NAME=PATH")
+        for name in names:
+            if isinstance(DATASETS.get(name), Generated):
+                raise UserError(f"dataset '{name}' is made, not read, and cannot be mixed: leave it out, or train on it alone")
+            if names.count(name) > 1:
+                raise UserError(f"data.name '{config.name}' has '{name}' twice: give each part a name of its own")
+    return [replace(config, name=name, path=config.path or _path(spec)) for name, spec in zip(names, specs, strict=True)]
+
+
+def _refuse(config: DataConfig, keys: Sequence[str], why: str) -> None:
+    for key in keys:
+        if value := getattr(config, key):
+            raise UserError(f"data.{key} is '{value}', {why}")
+
+
+def _training_source(config: DataConfig) -> Source | Generated:
+    source = _find(config.name, config.path)
+    if isinstance(source, Source) and not source.train:
+        usable = ", ".join(name for name, row in DATASETS.items() if not isinstance(row, Source) or row.train)
+        raise UserError(
+            f"dataset '{config.name}' is for evaluation: train on another ({usable}), or on yours by data.path"
+        )
+    return source
+
+
 def _find(name: str, path: str) -> Source | Generated:
     if name in DATASETS:
         return DATASETS[name]
-    if not path:
+    if not path or not name:
         raise unknown("dataset", name, DATASETS)
     return Source("", COMMON, train="train")
 
@@ -154,11 +198,8 @@ def _generated(config: DataConfig, source: Generated, seed: int) -> Problems:
     drawn, levels = source.drawn, tuple(config.levels)
     if drawn is None:
         raise UserError(f"dataset '{config.name}' is for evaluation: train on '{config.name.partition('-')[0]}-train'")
-    for key in ("path", "split", "question_column", "answer_column"):
-        if value := getattr(config, key):
-            raise UserError(
-                f"data.{key} is '{value}', but '{config.name}' is made, not read: set data.name to a name of your own"
-            )
+    keys = ("path", "split", "question_column", "answer_column")
+    _refuse(config, keys, f"but '{config.name}' is made, not read: set data.name to a name of your own")
     if not set(levels) <= set(source.levels):
         known = f"its levels are {list(source.levels)}" if source.levels else "it has no levels: leave data.levels out"
         raise UserError(f"data.levels is {list(levels)}, but of '{config.name}' {known}")

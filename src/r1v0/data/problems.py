@@ -10,11 +10,13 @@ for, so a resumed run needs no state of the data.
 
 import re
 from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
+from itertools import accumulate
 
 from r1v0 import rng
 from r1v0.data import gold
@@ -154,6 +156,22 @@ def scan(
             f"no problem is left of the {row + 1} of {table.where}: {why}{dropped.total()} are in evaluation sets"
         )
     return Rows(name, table, columns, kept, len(malformed), dropped)
+
+
+def joined(parts: Sequence[Rows], max_problems: int, seed: int) -> Problems:
+    """The rows of all parts as one set, named by their names; `max_problems` of them (0: all), by `seed`."""
+    name = "+".join(part.name for part in parts)
+    starts = list(accumulate(map(len, parts), initial=0))
+    picked = subset(starts[-1], max_problems, rng.key(seed, "subset", name))
+
+    def fetch(place: int) -> Problem:
+        part = bisect_right(starts, picked[place]) - 1
+        return parts[part][picked[place] - starts[part]]
+
+    dropped = Counter[str]()
+    for part in parts:
+        dropped.update(part.dropped)
+    return Problems(name, len(picked), seed, fetch, sum(part.malformed for part in parts), dropped)
 
 
 def normal(question: str) -> str:

@@ -170,7 +170,7 @@ def _read_weights(folder: Path, model: Transformer) -> None:
     for path in _weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
-                for name in file.keys():
+                for name in file.keys():  # noqa: SIM118 (a safetensors file cannot be iterated)
                     if name in wanted:
                         _copy(file, name, wanted[name], path)
                         seen.add(name)

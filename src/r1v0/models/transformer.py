@@ -41,8 +41,8 @@ class Block(nn.Module):
         q, k = rotate(qk, cos, sin).split([heads, kv_heads], dim=1)
         x = x + self.out(attend(self.index, q, k, v).flatten(1))
         gate, up = self.gate_up(rms_norm(x, self.mlp_norm, eps)).chunk(2, dim=-1)
-        x = x + self.down(F.silu(gate) * up)
-        return x
+        update: Tensor = self.down(F.silu(gate) * up)
+        return x + update
 
 
 class Transformer(nn.Module):

@@ -5,11 +5,14 @@ equality after `latex.strict_form`, is recorded beside it. `gsm8k` compares numb
 (arXiv 2501.12948, sec. 2.2.2), made exact: each tag once, in order, nothing around them.
 """
 
+import re
 from dataclasses import dataclass
 from decimal import Decimal
 
 from r1v0.rewards import extract, latex
 from r1v0.types import Problem, Score
+
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,8 @@ def math(problem: Problem, text: str, finished: bool) -> Score:
 
 
 def math_quick(problem: Problem, text: str, finished: bool) -> Score | Question:
-    """`math` without symbolic mathematics: the Score where there is no answer or it is the gold one to the letter."""
+    """`math` without symbolic mathematics: the Score where there is no answer, or it is the gold one to the letter, or both
+    are plain integers. That is most answers of a policy."""
     answer = extract.answer(text)
     gold = math_gold(problem.answer)
     if not finished or not answer or not gold or len(gold) > extract.MAX_ANSWER:
@@ -43,7 +47,10 @@ def math_quick(problem: Problem, text: str, finished: bool) -> Score | Question:
     form = latex.strict_form(answer)
     if form and form == latex.strict_form(gold):
         return Score(reward=1.0, correct=True, strict=True, extracted=answer)
-    return Question(gold, answer)
+    question = Question(gold, answer)
+    if _INTEGER.fullmatch(answer) and _INTEGER.fullmatch(gold):
+        return question.verdict(int(answer) == int(gold))
+    return question
 
 
 def math_gold(gold: str) -> str:

@@ -33,7 +33,7 @@ _LETTER = re.compile(r"\\(?:mathrm|mathit|text|rm)\s*\{\s*([eid])\s*\}")
 _SUBSCRIPT = re.compile(r"^(\d[0-9A-Fa-f]*)_(?:\{(?:\\text\{)?(\w+)\}?\}|(\w))$")
 _CHOICE = re.compile(r"^(?:" + _WRAPPER + r"\{)?\s*\(([A-Z])\)")
 _BARE_WORDS = re.compile(r"^[A-Za-z][A-Za-z',.()\s-]*$")
-_LONG_WORD = re.compile(r"[A-Za-z]{4}")
+_LONG_WORD = re.compile(r"[A-Za-z]{4}|^(?:yes|no|odd)$", re.IGNORECASE)
 _PLAIN_FUNCTION = re.compile(
     r"(?<![\\a-zA-Z])(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt)(?=\s*[({])"
 )
@@ -112,7 +112,7 @@ def clean(text: str) -> tuple[str, str]:
 
 def words(text: str) -> str | None:
     """The key of an answer that is text (a name, "even", a choice "(C)"), or None for mathematics. Text is all inside
-    \\text, or has a word of four letters: shorter runs are products of variables."""
+    \\text, or has a word of four letters: shorter runs are products of variables, but for yes, no and odd."""
     text = _undelimited(text.strip().rstrip(".")).strip()
     wrapped = _TEXT.search(text) is not None and not re.sub(r"[\s.,()'-]", "", _TEXT.sub("", text))
     if wrapped and re.search(r"\d", text):
@@ -129,9 +129,9 @@ def word_key(text: str) -> str:
 
 
 def choice(text: str) -> str | None:
-    """The letter of an answer that begins with a choice in brackets: "\\text{(C)}\\ 15" -> "C"."""
+    """The letter of an answer that begins with a choice in brackets, its only one: "\\text{(C)}\\ 15" -> "C"."""
     match = _CHOICE.match(_undelimited(text.strip()))
-    return None if match is None else match[1]
+    return None if match is None or len(re.findall(r"\([A-Z]\)", text)) > 1 else match[1]
 
 
 def subscript(text: str) -> tuple[str, str] | None:

@@ -151,11 +151,10 @@ class Verifier:
 
     def close(self) -> None:
         """End the processes. Verdicts that are not there are dropped. May be called twice."""
-        if self._processes is not None:
-            self._processes.close()
-            self._processes = None
         with self._changed:
             self._error = self._error or ValueError("the verifier is closed")
+        if self._processes is not None:
+            self._processes.close()
 
     def _fail(self, error: BaseException) -> None:
         with self._changed:

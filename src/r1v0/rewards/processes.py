@@ -4,9 +4,9 @@ Decides:
 - An answer takes at most `timeout_s` from the moment a process has the task; then the process is killed (SIGKILL, its whole
   process group) and replaced, and the answer is failure="timeout". No signal, alarm or lock of the graded code is trusted,
   and nothing needs the main thread.
-- A process that dies (segmentation fault, out of memory, killed by anyone) loses no task: another process gets it, ATTEMPTS
-  times at most, then the answer is failure="crash". A process has one task at a time and echoes its number, so answers
-  cannot be swapped.
+- A process that dies loses no task: another process gets it. A task that two processes died of (segmentation fault, out of
+  memory, exit) is failure="crash". Being killed from outside is no fault of the task's, so that it takes six of these.
+- A process has one task at a time and echoes its number, so answers cannot be swapped.
 - Processes are fresh interpreters, never forks of one that holds torch's threads. Their environment is scrubbed: of the
   trainer's variables they get PATH, the language and where Python's modules are.
 
@@ -36,9 +36,8 @@ from r1v0.errors import UserError
 from r1v0.rewards import is_custom, names
 from r1v0.rewards.worker import HEADER, frame
 
-ATTEMPTS = 3
-"""A task that this many processes died of is a crash. Not two: a process may be killed for the memory of others."""
-
+DEATHS = 2
+KILLS = 6
 START_LIMIT_S = 120.0
 FAILED_STARTS = 10
 """So many in a row are no accident, even where somebody kills processes at random."""
@@ -54,7 +53,8 @@ class _Task:
     id: int
     message: dict[str, Any]
     deliver: Deliver
-    attempts: int = 0
+    deaths: int = 0
+    kills: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -228,17 +228,23 @@ class Processes:
             if self._failed_starts >= FAILED_STARTS:
                 raise UserError(
                     f"{FAILED_STARTS} grading processes in a row ended before they were ready (exit code {worker.process.wait()}): "
-                    f"reward.memory_mb is {self._config.memory_mb}, expected at least 512; raise it, or see what "
+                    f"reward.memory_mb is {self._config.memory_mb}, expected at least 256; raise it, or see what "
                     "`python -m r1v0.rewards.worker 2048 5 math </dev/null` says"
                 )
         task = worker.task
-        if task is not None:
-            task.attempts += 1
-            if failure == "crash" and task.attempts < ATTEMPTS:
-                with self._lock:
-                    self._tasks.appendleft(task)
-            else:
-                task.deliver({}, failure, time.monotonic() - worker.since)
+        if task is not None and failure == "crash" and self._may_retry(task, worker.process.wait()):
+            with self._lock:
+                self._tasks.appendleft(task)
+        elif task is not None:
+            task.deliver({}, failure, time.monotonic() - worker.since)
+
+    def _may_retry(self, task: _Task, exit_code: int) -> bool:
+        """Count a death. The code of a process that had died is its own: our SIGKILL came after it."""
+        if exit_code == -signal.SIGKILL:
+            task.kills += 1
+        else:
+            task.deaths += 1
+        return task.deaths < DEATHS and task.kills < KILLS
 
     def _kill(self, worker: _Worker) -> None:
         """Does not wait for the end: to free a large memory takes a while."""

@@ -18,6 +18,7 @@ processes; sympy is imported with the first call.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from r1v0.rewards import latex
@@ -100,6 +101,7 @@ def _both_cases(text: str) -> bool:
     return any(letter.swapcase() in letters for letter in letters if letter.isalpha() and letter.swapcase() != letter)
 
 
+@lru_cache(maxsize=64)  # a group's completions share their gold answer
 def _parse(text: str, is_real: bool, one_case: bool) -> Any:
     """A sympy object, or None. Any exception of the parser is "cannot be parsed"; memory errors are the caller's."""
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig

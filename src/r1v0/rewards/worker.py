@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
         try:
             answer = _answer(task)
         except MemoryError:
-            return 3  # the trainer sees the end of the socket, and asks a fresh process
+            os._exit(3)  # at once: the trainer sees the end of the socket, and asks a fresh process
         except UserError as error:
             answer = {"fatal": str(error)}
         channel.sendall(frame({"id": task["id"], "seconds": time.perf_counter() - started, **answer}))

@@ -1,0 +1,40 @@
+"""Where a run computes: the device and type of the policy, CPU threads, and the memory it took."""
+
+import resource
+import sys
+
+import torch
+
+from r1v0.config import Config
+from r1v0.errors import UserError
+
+
+def set_threads(config: Config) -> None:
+    """Use `threads` CPU threads; 0 leaves torch's choice, one a core."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name; empty on a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
+def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
+    """Where and in which type the policy computes. Raises UserError for a GPU that is not there."""
+    wanted = config.compute.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "compute.device is cuda, but torch sees no GPU: install a CUDA build of torch, or set compute.device=cpu"
+        )
+    device = torch.device("cuda" if wanted == "auto" and torch.cuda.is_available() else wanted.replace("auto", "cpu"))
+    automatic = torch.bfloat16 if device.type == "cuda" else torch.float32
+    return device, automatic if config.compute.dtype == "auto" else getattr(torch, config.compute.dtype)
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Most memory used so far, in GB: the GPU's, or this process's resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

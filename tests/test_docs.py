@@ -1,0 +1,53 @@
+"""The documents against the code: what they quote, name and link to must be there."""
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import r1v0
+from r1v0 import cli, config
+from r1v0.trainer import train_step
+from tests.conftest import ROOT
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "results").rglob("*.md")])
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_quotes_train_step_as_it_is() -> None:
+    (quoted,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert quoted == inspect.getsource(train_step)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not target.startswith(("http://", "https://")):
+            assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_can_be_parsed(document: Path) -> None:
+    """Every `r1v0 VERB ...` line of the documents is one that the command line takes, with settings that exist."""
+    for line in re.findall(r"^(?:\$ |    )?(?:\.venv/bin/)?r1v0 (\w+.*)$", document.read_text(encoding="utf-8"), re.MULTILINE):
+        words = shlex.split(line, comments=True)
+        arguments = cli._parser().parse_args(words)
+        if "set" in arguments:
+            config.resolve(arguments.preset, sets=arguments.set)
+
+
+def test_the_tree_in_the_readme_is_the_tree() -> None:
+    package = Path(r1v0.__file__).parent
+    there = {path.name for path in package.iterdir() if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))}
+    named = set(re.findall(r"^ {4,}([\w]+\.py|[\w]+/) ", README, re.MULTILINE))
+    assert {name.rstrip("/") for name in named} >= there - {"__init__.py", "__main__.py"}
+
+
+def test_numbers_of_the_change_one_thing_table_are_keys() -> None:
+    """Every dotted key that the README names is a setting."""
+    for key in re.findall(r"`([a-z]+\.[a-z_0-9]+)(?:=[^`]*)?`", README):
+        if key.partition(".")[0] in {name.partition(".")[0] for name in config.keys() if "." in name}:
+            assert key in config.keys()
