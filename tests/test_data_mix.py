@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ def math(tmp_path: Path) -> Path:
 @pytest.fixture
 def gsm8k(tmp_path: Path) -> Path:
     """Eight problems without levels; number i has the answer 200 + i."""
-    return jsonl(tmp_path / "gsm8k.jsonl", [{"question": f"Ann has {i}.", "answer": f"#### {200 + i}"} for i in range(8)])
+    return jsonl(
+        tmp_path / "gsm8k.jsonl", [{"question": f"Ann has {i}.", "answer": f"#### {200 + i}"} for i in range(8)]
+    )
 
 
 def mixed(*parts: str, **settings: Any) -> Problems:
@@ -43,7 +46,7 @@ def test_a_mix_is_the_union_shuffled_together(math: Path, gsm8k: Path) -> None:
     assert sorted(int(problem.answer) for problem in drawn) == [*range(100, 112), *range(200, 208)]
     sources = [problem.source for problem in drawn]
     assert Counter(sources) == {"math": 12, "gsm8k": 8}
-    assert sum(a != b for a, b in zip(sources, sources[1:], strict=False)) > 3  # not one after the other
+    assert sum(a != b for a, b in pairwise(sources)) > 3  # not one after the other
     assert len({problem.id for problem in drawn}) == 20
     assert {problem.id for problem in drawn if problem.source == "gsm8k"} == {f"gsm8k/{i + 1}" for i in range(8)}
     assert one_epoch(problems) != [int(problem.answer) for problem in problems.draw(20, 20)]
@@ -69,7 +72,9 @@ def test_levels_choose_from_the_part_that_has_them(math: Path, gsm8k: Path) -> N
 def test_max_problems_is_of_the_union(math: Path, gsm8k: Path) -> None:
     kept = [mixed(f"math={math}", f"gsm8k={gsm8k}", max_problems=10) for _ in range(2)]
     assert kept[0].size == 10
-    assert set(one_epoch(kept[0])) == set(one_epoch(kept[1])) == {int(problem.answer) for problem in kept[0].draw(0, 99)}
+    assert (
+        set(one_epoch(kept[0])) == set(one_epoch(kept[1])) == {int(problem.answer) for problem in kept[0].draw(0, 99)}
+    )
     assert {answer // 100 for answer in one_epoch(kept[0])} == {1, 2}
 
 
@@ -133,7 +138,7 @@ BAD_NAMES: list[tuple[dict[str, Any], str]] = [
     ({"name": "math+gsm8l"}, "unknown dataset 'gsm8l': did you mean 'gsm8k'?"),
     ({"name": "maths+gsm8k"}, "unknown dataset 'maths': did you mean 'math'?"),
     ({"name": "math+"}, "unknown dataset '': known: "),
-    ({"name": "+"}, "unknown dataset '': known: "),
+    ({"name": "+"}, "data.name '+' has '' twice: "),
     ({"name": "=x.jsonl"}, "unknown dataset '': known: "),
     ({"name": "", "path": "x.jsonl"}, "unknown dataset '': known: "),
     ({"name": "mine="}, "unknown dataset 'mine': "),

@@ -124,6 +124,17 @@ def test_levels_of_real_math(shared: Path) -> None:
     assert hard.size == sum(row["level"] in (3, 4, 5) for row in records(path))
 
 
+def test_the_mix_that_the_math_preset_trains_on(shared: Path) -> None:
+    paths = {"math": shared / "data" / "math_train.jsonl.gz", "gsm8k": shared / "data" / "gsm8k_train.jsonl.gz"}
+    config = DataConfig(name="+".join(f"{name}={path}" for name, path in paths.items()), levels=[3, 4, 5])
+    problems = load_problems(config, 0, list(evaluations(shared)))
+    drawn = problems.draw(0, problems.size)
+    hard = [f"math/{row['id']}" for row in records(paths["math"]) if row["level"] in (3, 4, 5)]
+    easy = [f"gsm8k/{row['id']}" for row in records(paths["gsm8k"])]
+    assert sorted(problem.id for problem in drawn) == sorted([*hard, *easy])
+    assert (problems.malformed, problems.dropped) == (0, {})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["parquet", "jsonl", "json"])
 def test_start_with_395k_rows_takes_less_than_ten_seconds(shared: Path, tmp_path: Path, form: str) -> None:

@@ -2,6 +2,7 @@
 model and small files in place of the real ones."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -166,6 +167,25 @@ def test_a_model_that_cannot_answer_is_no_error(name: str, tmp_path: Path) -> No
     (row,) = read_metrics(tmp_path / "run")
     assert (row["reward/mean"], row["groups/all_wrong_frac"], row["tokens/trained"]) == (0, 1, 0)
     assert row["groups/sampled"] == (8 if config.grpo.refill else 4)
+
+
+def test_what_was_left_out_of_the_data_is_said_once_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Outside of pytest nobody has set up logging: then a warning is its bare text."""
+    exam, own = files(tmp_path)["gsm8k"]["test"], files(tmp_path)["gsm8k"]["train"]
+    own.write_text(own.read_text() + exam.read_text().splitlines()[2] + "\n")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    places = [f"data.name=gsm8k={own}", f'eval.on=["gsm8k={exam}"]', "model=tiny"]
+    sizes = ["steps=0", "threads=1", "sampling.max_new_tokens=1"]
+    run = tmp_path / "run"
+    sets = [word for item in places + sizes for word in ("--set", item)]
+    assert main(["train", "--preset", "smollm2-135m-gsm8k", "--out", str(run), *sets]) == 0
+    assert capsys.readouterr().err == (
+        "1 of 6 problems of gsm8k are also in evaluation sets and are dropped (1 in gsm8k)\n"
+    )
+    about = json.loads((run / "env.json").read_text())
+    assert about["data"] == {"problems": 5, "malformed": 0, "dropped": {"gsm8k": 1}}
 
 
 # Mistakes that one makes when changing a preset

@@ -206,7 +206,7 @@ def write_gguf(path: Path, extra_tensor: str = "") -> None:
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that the script makes of the small file, which lies beside it."""
     write_gguf(tmp_path / "model.gguf")
-    monkeypatch.setattr(script, "WORST", float("inf"))  # a random model speaks no English
+    monkeypatch.setattr(script, "WORST", float("inf"))  # a random model cannot repeat a sentence
     script.build(tmp_path / "model.gguf", tmp_path / "out")
     return tmp_path / "out"
 
@@ -242,9 +242,9 @@ def test_numbers_are_split_into_digits(built: Path) -> None:
     assert encoded.tokens == ["<|im_start|>", "5", "0", "Ġ", "app", "<|im_end|>"]
 
 
-def test_a_model_that_speaks_no_english_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_cannot_repeat_a_sentence_is_refused(tmp_path: Path) -> None:
     write_gguf(tmp_path / "model.gguf")
-    with pytest.raises(UserError, match="speaks no English"):
+    with pytest.raises(UserError, match="cannot repeat a sentence"):
         script.build(tmp_path / "model.gguf", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 

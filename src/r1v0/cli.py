@@ -160,7 +160,8 @@ def _train(arguments: argparse.Namespace) -> None:
 
     start = checkpoint.newest_checkpoint(folder) if arguments.resume else None
     run = trainer.prepare(settings, start)
-    about = environment(device_name(run.policy.device), settings.threads)
+    used = {"problems": run.problems.size or None, "malformed": run.problems.malformed, "dropped": run.problems.dropped}
+    about = environment(device_name(run.policy.device), settings.threads) | {"data": used}
     if start is None:
         log = runlog.create(folder, config.to_toml(settings), about)
     else:

@@ -161,13 +161,19 @@ def _parts(config: DataConfig) -> list[DataConfig]:
         _refuse(config, ("path",), f"but data.name '{config.name}' names a path: leave one of them out")
     if len(specs) > 1:
         keys = ("path", "split", "question_column", "answer_column")
-        _refuse(config, keys, f"but data.name '{config.name}' is a mix: leave it out, and give local copies as NAME=PATH")
+        _refuse(
+            config, keys, f"but data.name '{config.name}' is a mix: leave it out, and give local copies as NAME=PATH"
+        )
         for name in names:
             if isinstance(DATASETS.get(name), Generated):
-                raise UserError(f"dataset '{name}' is made, not read, and cannot be mixed: leave it out, or train on it alone")
+                raise UserError(
+                    f"dataset '{name}' is made, not read, and cannot be mixed: leave it out, or train on it alone"
+                )
             if names.count(name) > 1:
                 raise UserError(f"data.name '{config.name}' has '{name}' twice: give each part a name of its own")
-    return [replace(config, name=name, path=config.path or _path(spec)) for name, spec in zip(names, specs, strict=True)]
+    return [
+        replace(config, name=name, path=config.path or _path(spec)) for name, spec in zip(names, specs, strict=True)
+    ]
 
 
 def _refuse(config: DataConfig, keys: Sequence[str], why: str) -> None:

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from r1v0.errors import UserError
-from r1v0.models.families import ModelConfig, hf_tensors, inverse_frequencies, parse_config
+from r1v0.models.families import hf_tensors, inverse_frequencies, parse_config
 from r1v0.models.transformer import Transformer
 from r1v0.runlog import CHECKPOINTS, steps_in
 
@@ -258,8 +258,3 @@ def _eos_ids(folder: Path, tokenizer: Tokenizer) -> frozenset[int]:
             f"{folder} names no end token: set eos_token_id in generation_config.json, or completions could never end"
         )
     return frozenset(found)
-
-
-def model_config(folder: Path) -> ModelConfig:
-    """The shape alone, without weights."""
-    return parse_config(read_json(folder / "config.json"), str(folder / "config.json"))
