@@ -111,8 +111,9 @@ HEADER = """# Countdown: every run behind the README
 Command: `python benchmarks/countdown.py run RUNS --base1 BASE1`, BASE1 made by `r1v0 pretrain --seed 1 --out BASE1`.
 Hardware: {cpu}, {cpu_count} cores, no GPU; torch {torch}, Python {python}; r1v0 {r1v0}, commit {commit}.
 Accuracies are of one sampled answer (T = 1) to each of 256 held-out problems, or 146 hard ones, whose numbers occur
-neither in pretraining nor in RL; the 95 % interval of one accuracy is about +-.06 (hard: +-.08). "wall" is the whole
-run with its nine evaluations, "RL" the training steps alone. The logs of each run are in `countdown/`.
+neither in pretraining nor in RL; the 95 % interval of one accuracy is about +-.06 (hard: +-.08). Runs were made two at a
+time, one thread each, partly beside other work: their seconds are upper bounds, a run alone is in the README. "RL" is
+the training steps, "wall" adds the nine evaluations. The logs of each run are in `countdown/`.
 
 | setting | seed | accuracy | hard accuracy | length | hard length | reflection | groups flat, first/last 5 | tokens trained | RL s | wall s |
 |---|---|---|---|---|---|---|---|---|---|---|"""

@@ -29,7 +29,7 @@ PRESET_DIR = Path(__file__).parent / "presets"
 @dataclass(frozen=True)
 class DataConfig:
     name: str = "countdown-train"
-    """training problems: a dataset's name, or any name of yours when data.path is given"""
+    """training problems: a dataset's name, several joined by "+" ("math+gsm8k=FILE"), or a name of yours with data.path"""
     path: str = ""
     """a local file or folder (JSONL or parquet, the hub's own format), or a hub id; empty: the dataset's own place"""
     split: str = ""
@@ -288,6 +288,8 @@ def validate(config: Config) -> None:
         need(_get(config, key) > 0, key, "more than 0")
     for key in ("optimizer.beta1", "optimizer.beta2"):
         need(0 <= _get(config, key) < 1, key, "at least 0 and below 1")
+    names = [spec.partition("=")[0].strip() for spec in config.eval.on]
+    need(len(set(names)) == len(names), "eval.on", "each dataset once")
     need(config.grpo.group_size >= 2, "grpo.group_size", "at least 2: a group of one has no advantage")
     need(
         0 <= config.grpo.keep_per_group <= config.grpo.group_size,

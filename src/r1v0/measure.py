@@ -8,6 +8,7 @@ answers that are there are not sampled again, and since each has a random key of
 templates are compared because a wrong one halves a base model's score, and its repair looks like learning.
 """
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -23,9 +24,8 @@ from r1v0.evaluate import Answer, answer_problems, gain, summarise, with_templat
 from r1v0.interrupts import stoppable
 from r1v0.models.loading import load, read_json, resolve_model
 from r1v0.prompts import make_prompt
-from r1v0.rewards.pool import Verifier
 from r1v0.rng import key
-from r1v0.rollout import reward_settings, sampling_settings
+from r1v0.rollout import sampling_settings, verifiers
 from r1v0.runlog import Progress
 from r1v0.sampler import Request, generate
 from r1v0.trainer import polling
@@ -49,22 +49,24 @@ def measure(
     _open(out, {"model": model, "templates": list(templates), "config": to_toml(config)})
     done = read_answers(out)
     rows = []
-    with stoppable() as check, open(out / ANSWERS, "ab", buffering=0) as file:
-        for name, problems in evals.items():
-            with Verifier(reward_settings(config, name)) as verifier:
-                for template in templates:
-                    own = [answer for answer in done if (answer.dataset, answer.template) == (name, template)]
-                    known = {(answer.problem, answer.sample) for answer in own}
-                    poll = polling(progress, check, f"{name} ({template})")
-                    asked = with_template(config, template)
-                    for chunk in answer_problems(policy, name, problems, asked, verifier, poll, known):
-                        file.write(b"".join(json.dumps(asdict(answer)).encode("ascii") + b"\n" for answer in chunk))
-                        own += chunk
-                        total = len(problems) * config.eval.samples
-                        progress.note(f"{name} ({template}): {len(own)} of {total} answers")
-                    since = gain(_matching(before, name, template), own)
-                    result = asdict(summarise(name, own)) | (asdict(since) if since else {})
-                    rows.append({"step": 0, "template": template} | result)
+    with (
+        stoppable() as check,
+        verifiers(config, list(evals)) as graders,
+        open(out / ANSWERS, "ab", buffering=0) as file,
+    ):
+        for name, template in itertools.product(evals, templates):
+            own = [answer for answer in done if (answer.dataset, answer.template) == (name, template)]
+            known = {(answer.problem, answer.sample) for answer in own}
+            total = len(evals[name]) * config.eval.samples
+            poll = polling(progress, check, f"{name} ({template})")
+            asked = with_template(config, template)
+            for chunk in answer_problems(policy, name, evals[name], asked, graders[name], poll, known):
+                file.write(b"".join(json.dumps(asdict(answer)).encode("ascii") + b"\n" for answer in chunk))
+                own += chunk
+                progress.note(f"{name} ({template}): {len(own)} of {total} answers")
+            since = gain(_matching(before, name, template), own)
+            result = asdict(summarise(name, own)) | (asdict(since) if since else {})
+            rows.append({"step": 0, "template": template} | result)
     runlog.write_atomic(out / runlog.EVALS, b"".join(map(runlog.json_line, rows)))
     return rows
 

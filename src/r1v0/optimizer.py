@@ -51,6 +51,7 @@ class Optimizer:
         with torch.no_grad():
             for name, master in self.masters.items():
                 self.parameters[name].copy_(master)
+                master.grad = self.parameters[name].grad = None  # sampling needs their memory
         return float(norm)
 
     def state_tensors(self) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ gradient; "random" rewards are a control: coins of the batch's own mean.
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -110,6 +111,20 @@ def reward_settings(config: Config, dataset: str) -> RewardConfig:
     return (
         dataclasses.replace(config.reward, name=reward_of(dataset)) if config.reward.name == "auto" else config.reward
     )
+
+
+@contextmanager
+def verifiers(config: Config, datasets: Sequence[str]) -> Iterator[dict[str, Verifier]]:
+    """A verifier for each dataset by its name; datasets with the same reward share one."""
+    with ExitStack() as stack:
+        made: dict[str, Verifier] = {}
+        found = {}
+        for dataset in datasets:
+            settings = reward_settings(config, dataset)
+            if settings.name not in made:
+                made[settings.name] = stack.enter_context(Verifier(settings))
+            found[dataset] = made[settings.name]
+        yield found
 
 
 def sampling_settings(policy: Policy, config: Config, temperature: float, max_new_tokens: int) -> SamplingSettings:

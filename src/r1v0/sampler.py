@@ -68,8 +68,9 @@ def generate(
     """
     queue = deque((i, s) for i, request in enumerate(requests) for s in range(len(request.keys)))
     rows: list[_Row | None] = [None] * min(settings.slots, len(queue))
+    longest = max((len(request.token_ids) for request in requests), default=0) + settings.max_new_tokens
     with torch.inference_mode():
-        cache = SlotCache(model.config, len(rows), model.norm.device, model.norm.dtype)
+        cache = SlotCache(model.config, len(rows), longest, model.norm.device, model.norm.dtype)
         state = torch.zeros(4, len(rows), dtype=torch.int64, device=model.norm.device)
     while queue or any(rows):
         free = [slot for slot, row in enumerate(rows) if row is None]

@@ -9,7 +9,7 @@ random state (rng.py).
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from r1v0.prompts import find as find_template
 from r1v0.rewards import check as check_reward
 from r1v0.rewards.pool import Verifier
 from r1v0.rng import key
-from r1v0.rollout import collect, reward_settings
+from r1v0.rollout import collect, reward_settings, verifiers
 from r1v0.runlog import Progress, RunLog, read_answers, read_evals
 from r1v0.stats import mean
 from r1v0.types import Group, Problem
@@ -126,15 +126,15 @@ def prepare(config: Config, checkpoint: Path | None = None) -> Run:
 def train(run: Run, log: RunLog, progress: Progress) -> Path:
     """Run to the last step; the last checkpoint. Interrupted, it saves a checkpoint of the last whole step and raises."""
     config = run.config
-    with Verifier(reward_settings(config, config.data.name)) as verifier, stoppable() as check:
+    with verifiers(config, [config.data.name, *run.evals]) as graders, stoppable() as check:
         progress.start(config, config.steps, log.folder)
         try:
             while True:
                 if evaluation_is_due(run, log):
-                    run_evaluations(run, log, verifier, progress, check)
+                    run_evaluations(run, log, graders, progress, check)
                 if run.state.step == config.steps:
                     break
-                run_step(run, log, verifier, progress, check)
+                run_step(run, log, graders[config.data.name], progress, check)
                 if run.state.step % config.checkpoint_every == 0:
                     save_checkpoint(log.folder, run.policy, run.optimizer, run.state)
         except Interrupted:  # the weights are those of the last whole step: train_step saw to it
@@ -178,7 +178,9 @@ def evaluation_is_due(run: Run, log: RunLog) -> bool:
     return {row["dataset"] for row in read_evals(log.folder) if row["step"] == step} != set(run.evals)
 
 
-def run_evaluations(run: Run, log: RunLog, verifier: Verifier, progress: Progress, check: Callable[[], None]) -> None:
+def run_evaluations(
+    run: Run, log: RunLog, graders: Mapping[str, Verifier], progress: Progress, check: Callable[[], None]
+) -> None:
     """Evaluate every dataset; their rows are written together. Each gain is paired with the run's first evaluation."""
     first = parse_answers(read_answers(log.folder, 0), f"{log.folder}/answers/step-00000.jsonl.gz")
     rows: list[dict[str, Any]] = []
@@ -188,7 +190,7 @@ def run_evaluations(run: Run, log: RunLog, verifier: Verifier, progress: Progres
         poll = polling(progress, check, f"evaluating {name}")
         own = [
             answer
-            for chunk in answer_problems(run.policy, name, problems, run.config, verifier, poll)
+            for chunk in answer_problems(run.policy, name, problems, run.config, graders[name], poll)
             for answer in chunk
         ]
         since = gain([answer for answer in first if answer.dataset == name], own) if run.state.step else None

@@ -14,10 +14,10 @@ from r1v0.models.families import ModelConfig
 
 
 class SlotCache:
-    """`slots` rows of at most `capacity` positions. The caller knows which positions of a row are filled."""
+    """`slots` rows of `capacity` positions, `longest` at most. The caller knows which positions of a row are filled."""
 
-    def __init__(self, config: ModelConfig, slots: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.config, self.slots, self.capacity = config, slots, 0
+    def __init__(self, config: ModelConfig, slots: int, longest: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.config, self.slots, self.longest, self.capacity = config, slots, longest, 0
         empty = torch.zeros(slots, config.kv_heads, 0, config.head_dim, device=device, dtype=dtype)
         self.keys = [empty] * config.layers
         self.values = [empty] * config.layers
@@ -26,9 +26,10 @@ class SlotCache:
         """Make room for `length` positions a slot. New room is zeros: a masked NaN would still poison a sum."""
         if length <= self.capacity:
             return
-        grown = max(length, self.capacity * 3 // 2, 64)
-        self.keys = [F.pad(x, (0, 0, 0, grown - self.capacity)) for x in self.keys]
-        self.values = [F.pad(x, (0, 0, 0, grown - self.capacity)) for x in self.values]
+        grown = min(self.longest, max(length, self.capacity * 3 // 2, 64))
+        for tensors in (self.keys, self.values):
+            for layer in range(self.config.layers):  # one at a time: old and new are never all there together
+                tensors[layer] = F.pad(tensors[layer], (0, 0, 0, grown - self.capacity))
         self.capacity = grown
 
     def prefill(self, cu_seqlens: Tensor, slots: list[list[int]]) -> Attend:
@@ -74,6 +75,7 @@ class SlotCache:
 
     def keep(self, rows: Tensor) -> None:
         """Drop every slot but `rows`, which become 0, 1, ..."""
-        self.keys = [x[rows] for x in self.keys]
-        self.values = [x[rows] for x in self.values]
+        for tensors in (self.keys, self.values):
+            for layer in range(self.config.layers):
+                tensors[layer] = tensors[layer][rows]
         self.slots = rows.shape[0]
