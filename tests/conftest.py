@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Tests run side by side, one thread each; before torch is imported anywhere.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

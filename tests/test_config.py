@@ -414,6 +414,7 @@ OF_KEY = {
     "grpo.group_size": st.integers(2, 99),
     "grpo.keep_per_group": st.integers(0, 2),
     "grpo.minibatches": st.integers(1, 2),
+    "eval.on": st.lists(st.text("ab-=/", max_size=6), unique_by=lambda spec: spec.partition("=")[0].strip()),
 }
 
 
