@@ -142,6 +142,12 @@ def test_a_run_leaves_what_the_contract_says(tmp_path: Path) -> None:
         assert (theirs(tokens).logits[0] - mine).abs().max() < 1e-4
 
 
+def test_resuming_with_fewer_steps_than_are_done_ends_at_once(tmp_path: Path) -> None:
+    start(small_config("steps=2", "eval.on=[]"), tmp_path / "run")
+    assert go_on(tmp_path / "run", steps=1).name == "step-00002"
+    assert len(read_metrics(tmp_path / "run")) == 2
+
+
 def test_sparse_and_dense_take_the_same_step() -> None:
     groups = random_groups(3, count=6, flat=3)
     results = []

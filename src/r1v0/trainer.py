@@ -132,7 +132,7 @@ def train(run: Run, log: RunLog, progress: Progress) -> Path:
             while True:
                 if evaluation_is_due(run, log):
                     run_evaluations(run, log, graders, progress, check)
-                if run.state.step == config.steps:
+                if run.state.step >= config.steps:
                     break
                 run_step(run, log, graders[config.data.name], progress, check)
                 if run.state.step % config.checkpoint_every == 0:
