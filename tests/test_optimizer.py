@@ -44,8 +44,10 @@ def test_norm_is_reported_before_clipping_and_clipping_holds() -> None:
 
 def test_small_updates_survive_in_float32_masters() -> None:
     """200 updates of 1e-6 move a bfloat16 model's masters by 2e-4, though its own weights cannot show one of them."""
-    model = small_model(scale=1.0).to(torch.bfloat16)
-    optimizer = Optimizer(model, CONFIG)
+    model = small_model(scale=1.0)
+    exact = model.layers[0].qkv.weight.detach().clone()
+    optimizer = Optimizer(model, CONFIG, torch.bfloat16)
+    assert torch.equal(optimizer.masters["layers.0.qkv.weight"], exact)  # not the rounded ones
     name = "layers.0.qkv.weight"
     start = optimizer.masters[name].detach().clone()
     for _ in range(200):
@@ -61,7 +63,7 @@ def test_small_updates_survive_in_float32_masters() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_state_goes_round(dtype: torch.dtype) -> None:
-    one, two = Optimizer(small_model().to(dtype), CONFIG), Optimizer(small_model(seed=5).to(dtype), CONFIG)
+    one, two = Optimizer(small_model(), CONFIG, dtype), Optimizer(small_model(seed=5), CONFIG, dtype)
     for seed in range(3):
         give_gradients(one, seed)
         one.step(0.01)

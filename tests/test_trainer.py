@@ -74,6 +74,7 @@ VARIATIONS = {
     "on policy": [],
     "several updates": ["grpo.variant=dapo", "grpo.minibatches=2", "grpo.epochs=2"],
     "reference": ["grpo.kl_coef=0.05", "grpo.variant=dr_grpo"],
+    "bfloat16": ["compute.dtype=bfloat16"],
     "keep one": ["grpo.keep_per_group=1", "optimizer.schedule=cosine"],
 }
 

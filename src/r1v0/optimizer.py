@@ -1,6 +1,8 @@
 """AdamW on float32 master weights.
 
-Decides: the update happens in float32 whatever type the model computes in. At a learning rate of 1e-6 an update is
+Decides: the update happens in float32 whatever type the model computes in. The masters are taken from the float32
+weights before the model is cast: masters that began as rounded weights would sit on bfloat16's grid, and small updates
+would stay invisible until they had added up to half a step of it. At a learning rate of 1e-6 an update is
 5e-5 of a weight, under half a bfloat16 step (4e-3): plain bfloat16 training loses nearly all of them. A float32 model
 is its own master. Weight decay is for matrices (Loshchilov & Hutter, arXiv 1711.05101), not norms and biases.
 """
@@ -15,15 +17,17 @@ from r1v0.models.transformer import Transformer
 
 
 class Optimizer:
-    """`masters` maps each parameter's name to its float32 weights."""
+    """`masters` maps each parameter's name to its float32 weights. Making one casts `model`, which must be in float32, to
+    the type that it is to compute in; a float32 model is its own master."""
 
-    def __init__(self, model: Transformer, config: OptimizerConfig) -> None:
+    def __init__(self, model: Transformer, config: OptimizerConfig, dtype: torch.dtype = torch.float32) -> None:
         self.config = config
         self.parameters = dict(model.named_parameters())
-        self.masters = {
-            name: parameter if parameter.dtype == torch.float32 else parameter.detach().float().requires_grad_()
-            for name, parameter in self.parameters.items()
-        }
+        self.masters: dict[str, Tensor] = dict(self.parameters)
+        if dtype != torch.float32:
+            self.masters = {name: p.detach().clone().requires_grad_() for name, p in self.parameters.items()}
+            for parameter in self.parameters.values():
+                parameter.data = parameter.data.to(dtype)
         decayed = [master for master in self.masters.values() if master.dim() == 2]
         rest = [master for master in self.masters.values() if master.dim() != 2]
         self.adamw = torch.optim.AdamW(

@@ -112,9 +112,9 @@ def prepare(config: Config, checkpoint: Path | None = None) -> Run:
     problems = load_problems(config.data, config.seed, config.eval.on)
     evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}
     base = resolve_model(config.model)
-    policy = load(checkpoint or base, device, dtype)
+    policy = load(checkpoint or base, device)
     policy.model.checkpoint_activations = config.compute.checkpoint_activations
-    optimizer = Optimizer(policy.model, config.optimizer)
+    optimizer = Optimizer(policy.model, config.optimizer, dtype)
     if checkpoint is not None:
         load_optimizer(checkpoint, optimizer)
     reference = load(base, device, dtype) if config.grpo.kl_coef > 0 else None

@@ -145,6 +145,7 @@ def write_weights(
         for name, view in hf_tensors(model.config, dict(model.named_parameters()))
     }
     save_file(tensors, path, metadata={"format": "pt", **(metadata or {})})
+    path.chmod(0o644)  # safetensors leaves a file that only its owner can read
 
 
 def read_json(path: Path) -> dict[str, Any]:
