@@ -45,7 +45,7 @@ def test_norm_is_reported_before_clipping_and_clipping_holds() -> None:
 def test_small_updates_survive_in_float32_masters() -> None:
     """200 updates of 1e-6 move a bfloat16 model's masters by 2e-4, though its own weights cannot show one of them."""
     model = small_model(scale=1.0)
-    exact = model.layers[0].qkv.weight.detach().clone()
+    exact = dict(model.named_parameters())["layers.0.qkv.weight"].detach().clone()
     optimizer = Optimizer(model, CONFIG, torch.bfloat16)
     assert torch.equal(optimizer.masters["layers.0.qkv.weight"], exact)  # not the rounded ones
     name = "layers.0.qkv.weight"
