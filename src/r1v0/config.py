@@ -240,10 +240,7 @@ def resolve(preset: str | None = None, file: Path | None = None, sets: Iterable[
         config = _apply(config, tomllib.loads(preset_text(preset)), f"preset {preset}")
     if file is not None:
         config = _apply(config, _read_toml(file), str(file))
-    layer: dict[str, Any] = {}
-    for item in sets:
-        _insert(layer, item)
-    config = _apply(config, layer, "--set")
+    config = _apply(config, _layer(sets), "--set")
     validate(config)
     return config
 
@@ -257,10 +254,7 @@ def parse(text: str, where: str) -> Config:
 
 def resume(config: Config, sets: Iterable[str]) -> Config:
     """A run's own config with the few changes that a resumed run may make. Raises UserError for any other."""
-    layer: dict[str, Any] = {}
-    for item in sets:
-        _insert(layer, item)
-    changed: Config = _apply(config, layer, "--set")
+    changed: Config = _apply(config, _layer(sets), "--set")
     validate(changed)
     for key, (was, now) in differences(config, changed).items():
         if key not in MAY_CHANGE:
@@ -368,6 +362,14 @@ def _toml(text: str, where: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: not TOML, or a number of thousands of digits
         raise UserError(f"config file {where} is not TOML: {error}") from None
+
+
+def _layer(sets: Iterable[str]) -> dict[str, Any]:
+    """The `a.b=value` strings of --set as one nested dict."""
+    layer: dict[str, Any] = {}
+    for item in sets:
+        _insert(layer, item)
+    return layer
 
 
 def _insert(layer: dict[str, Any], item: str) -> None:
