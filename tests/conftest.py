@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-# Tests run side by side, one thread each; before torch is imported anywhere.
+# Tests run side by side, one thread each, on the CPU alone, and Triton's kernels in its interpreter; before torch is
+# imported anywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["TRITON_INTERPRET"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
+from r1v0.draw import draw, uniform
 from r1v0.models.attention import packed
 from r1v0.models.transformer import Transformer
 from r1v0.rng import key, shuffled, unit
-from r1v0.sampler import Request, SamplingSettings, draw, generate, uniform
+from r1v0.sampler import Request, SamplingSettings, generate
 from r1v0.types import Completion
 from tests.helpers import EOS, VOCAB, small_model
 

@@ -1,81 +1,191 @@
-"""Keys and values of the sequences being decoded: one contiguous slot a sequence.
+"""Keys and values of the sequences being decoded, on a CPU: each prompt's once, each completion's in a slot.
 
-Decides: on a CPU a slot is a row of one tensor a layer, as long as the longest live sequence needs (it grows by
-halves), and decoding attends over that longest prefix with a mask. Queries that share a KV head are laid side by side
-as if they were query positions, so grouped-query attention needs no copy of keys and values.
+Decides: a group's completions share their prompt, so its keys and values are kept once and read once a step, by all of
+its rows' queries as one matrix; a row's own slot holds only what it wrote itself. Decoding is bound by the bytes it
+reads: with 8 completions a prompt this is half of them or less. The two parts of a row's attention are merged by
+their log-sum-exp, which is exact (FlashDecoding, Dao et al. 2023; "cascade" attention in Ye et al., arXiv 2501.01005).
+Slots are as long as the longest live completion needs (they grow by halves), the rest is masked. Queries that share a KV
+head lie side by side as if they were query positions, so grouped-query attention copies no keys or values.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from r1v0.models.attention import Attend, packed
 from r1v0.models.families import ModelConfig
 
+NEVER = float("-inf")
 
-class SlotCache:
-    """`slots` rows of `capacity` positions, `longest` at most. The caller knows which positions of a row are filled."""
 
-    def __init__(self, config: ModelConfig, slots: int, longest: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.config, self.slots, self.longest, self.capacity = config, slots, longest, 0
-        empty = torch.zeros(slots, config.kv_heads, 0, config.head_dim, device=device, dtype=dtype)
+class _Store:
+    """Rows of keys and values of every layer, `capacity` positions long and `longest` at most."""
+
+    def __init__(self, config: ModelConfig, rows: int, longest: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.rows, self.longest, self.capacity = rows, longest, 0
+        empty = torch.zeros(rows, config.kv_heads, 0, config.head_dim, device=device, dtype=dtype)
         self.keys = [empty] * config.layers
         self.values = [empty] * config.layers
 
-    def reserve(self, length: int) -> None:
-        """Make room for `length` positions a slot. New room is zeros: a masked NaN would still poison a sum."""
-        if length <= self.capacity:
+    def reserve(self, length: int, rows: int = 0) -> None:
+        """Make room for `length` positions in `rows` rows. New room is zeros: a masked NaN would still poison a sum."""
+        if length <= self.capacity and rows <= self.rows:
             return
-        grown = min(self.longest, max(length, self.capacity * 3 // 2, 64))
+        grown = self.capacity
+        if length > grown:
+            grown = min(self.longest, max(length, grown * 3 // 2, 64))
+        more = max(rows - self.rows, 0)
         for tensors in (self.keys, self.values):
-            for layer in range(self.config.layers):  # one at a time: old and new are never all there together
-                tensors[layer] = F.pad(tensors[layer], (0, 0, 0, grown - self.capacity))
-        self.capacity = grown
+            for layer, tensor in enumerate(tensors):  # one at a time: old and new are never all there together
+                tensors[layer] = F.pad(tensor, (0, 0, 0, grown - self.capacity, 0, 0, 0, more))
+        self.capacity, self.rows = grown, self.rows + more
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop every row but `rows`, which become 0, 1, ..."""
+        for tensors in (self.keys, self.values):
+            for layer, tensor in enumerate(tensors):
+                tensors[layer] = tensor[rows]
+        self.rows = rows.shape[0]
+
+
+class SlotCache:
+    """`slots` completions of `longest` positions at most, prompts included. The caller knows which positions are filled."""
+
+    spare = (
+        1 << 60
+    )  # what the sampler asks of a cache that can run full (paged.py): here a slot has room for its longest
+
+    def __init__(self, config: ModelConfig, slots: int, longest: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.config, self.device = config, device
+        self.own = _Store(config, slots, longest, device, dtype)
+        self.prompts = _Store(config, 0, longest, device, dtype)
+        self.lengths: list[int] = []  # of the prompts kept
+        self.owner = [-1] * slots  # each slot's prompt; -1: it has none, or is dead
+        self.plan: _Sharing | None = None  # who shares what, for `decode`; None: it has changed
 
     def prefill(self, cu_seqlens: Tensor, slots: list[list[int]]) -> Attend:
-        """Causal attention over packed prompts that also writes prompt i into each of `slots[i]` from position 0."""
+        """Causal attention over packed prompts that also keeps prompt i for each of `slots[i]`."""
         causal = packed(cu_seqlens)
-        spans = list(zip(cu_seqlens.tolist(), cu_seqlens[1:].tolist(), slots, strict=False))
-        self.reserve(max(end - start for start, end, _ in spans))
+        bounds = cu_seqlens.tolist()
+        unused = sorted(set(range(len(self.lengths))) - set(self.owner))
+        places = [*unused, *range(len(self.lengths), len(self.lengths) + len(slots))][: len(slots)]
+        self.lengths += [0] * (max(places) + 1 - len(self.lengths))
+        for place, rows, start, end in zip(places, slots, bounds, bounds[1:], strict=False):
+            self.lengths[place] = end - start
+            for row in rows:
+                self.owner[row] = place
+        self.prompts.reserve(max(self.lengths), len(self.lengths))
+        self.plan = None
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            for start, end, rows in spans:
-                self.keys[layer][rows, :, : end - start] = k[start:end].transpose(0, 1)
-                self.values[layer][rows, :, : end - start] = v[start:end].transpose(0, 1)
+            for place, start, end in zip(places, bounds, bounds[1:], strict=False):
+                self.prompts.keys[layer][place, :, : end - start] = k[start:end].transpose(0, 1)
+                self.prompts.values[layer][place, :, : end - start] = v[start:end].transpose(0, 1)
             return causal(layer, q, k, v)
 
         return attend
 
     def copy(self, source: int, rows: list[int], length: int) -> None:
-        """Give `rows` the first `length` positions of the slot `source`."""
-        for x in (*self.keys, *self.values):
-            x[rows, :, :length] = x[source, :, :length]
+        """Let `rows` share the prompt of the slot `source`, of `length` positions."""
+        for row in rows:
+            self.owner[row] = self.owner[source]
+        self.plan = None
+
+    def free(self, rows: list[int]) -> None:
+        """These rows are dead."""
+        for row in rows:
+            self.owner[row] = -1
+        self.plan = None
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop every slot but `rows`, which become 0, 1, ..., and the prompts that none of them has."""
+        self.owner = [self.owner[row] for row in rows.tolist()]
+        self.own.keep(rows)
+        used = sorted(set(self.owner) - {-1})
+        self.prompts.keep(torch.tensor(used, dtype=torch.int64, device=self.device))
+        self.lengths = [self.lengths[place] for place in used]
+        renamed = {place: i for i, place in enumerate(used)} | {-1: -1}
+        self.owner = [renamed[place] for place in self.owner]
+        self.plan = None
+
+    def cost(self, length: int, shared: bool) -> int:
+        return 0
+
+    def extend(self, lengths: NDArray[np.int64]) -> bool:
+        return True
 
     def decode(self, positions: Tensor) -> Attend:
-        """Attention of one new token in each of the first rows, row i at `positions[i]`, over its own prefix."""
-        rows, longest = positions.shape[0], int(positions.max()) + 1
-        self.reserve(longest)
-        row = torch.arange(rows, device=positions.device)
-        ahead = torch.arange(longest, device=positions.device) > positions[:, None]
-        mask = torch.zeros(rows, 1, 1, longest, device=positions.device, dtype=self.keys[0].dtype)
-        mask.masked_fill_(ahead[:, None, None, :], float("-inf"))
-        group = self.config.heads // self.config.kv_heads
+        """Attention of one new token in each slot, slot i at `positions[i]` of its sequence, over its prompt and itself."""
+        if self.plan is None:
+            self.plan = _Sharing(self.owner, self.lengths, self.device, self.own.keys[0].dtype)
+        plan, rows = self.plan, positions.shape[0]
+        own = (positions - plan.starts).clamp_(min=0)  # a dead row stands at 0
+        longest = int(own.max()) + 1
+        self.own.reserve(longest)
+        row = torch.arange(rows, device=self.device)
+        ahead = torch.arange(longest, device=self.device) > own[:, None]
+        mask = torch.where(ahead, NEVER, 0.0).to(self.own.keys[0].dtype)[:, None, None, :]
+        kv_heads, head_dim = self.config.kv_heads, self.config.head_dim
+        group = self.config.heads // kv_heads
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            keys, values = self.keys[layer], self.values[layer]
-            keys[row, :, positions] = k
-            values[row, :, positions] = v
-            q = q.view(rows, self.config.kv_heads, group, self.config.head_dim)
-            out = F.scaled_dot_product_attention(
-                q, keys[:rows, :, :longest], values[:rows, :, :longest], attn_mask=mask
-            )
-            return out.view(rows, self.config.heads, self.config.head_dim)
+            keys, values = self.own.keys[layer], self.own.values[layer]
+            keys[row, :, own] = k
+            values[row, :, own] = v
+            q = q.view(rows, kv_heads, group, head_dim)
+            out, lse = attention_part(q, keys[:, :, :longest], values[:, :, :longest], mask)
+            if plan.most:
+                asked = q[plan.rows].view(-1, plan.most, kv_heads, group, head_dim).transpose(1, 2).flatten(2, 3)
+                keys, values = self.prompts.keys[layer], self.prompts.values[layer]
+                length = plan.mask.shape[3]
+                theirs, their_lse = attention_part(asked, keys[:, :, :length], values[:, :, :length], plan.mask)
+                theirs = theirs.unflatten(2, (plan.most, group)).transpose(1, 2).flatten(0, 1)[plan.places]
+                their_lse = their_lse.unflatten(2, (plan.most, group)).transpose(1, 2).flatten(0, 1)[plan.places]
+                share = (lse - their_lse - plan.without).sigmoid().to(out.dtype)
+                out = torch.lerp(theirs, out, share[..., None])
+            return out.reshape(rows, self.config.heads, head_dim)
 
         return attend
 
-    def keep(self, rows: Tensor) -> None:
-        """Drop every slot but `rows`, which become 0, 1, ..."""
-        for tensors in (self.keys, self.values):
-            for layer in range(self.config.layers):
-                tensors[layer] = tensors[layer][rows]
-        self.slots = rows.shape[0]
+
+class _Sharing:
+    """Which slots share which prompt, as the indices that `decode` gathers by. Prompts have up to `most` slots.
+
+    rows [prompts * most] is the slot at each place of a prompt (any slot where there is none), places [slots] its inverse;
+    starts [slots] each slot's prompt length; without [slots, 1, 1] minus infinity where a slot has no prompt.
+    """
+
+    def __init__(self, owner: list[int], lengths: list[int], device: torch.device, dtype: torch.dtype) -> None:
+        members: list[list[int]] = [[] for _ in lengths]
+        for slot, place in enumerate(owner):
+            if place >= 0:
+                members[place].append(slot)
+        self.most = max(map(len, members), default=0)
+        places = [0] * len(owner)
+        for place, slots in enumerate(members):
+            for i, slot in enumerate(slots):
+                places[slot] = place * self.most + i
+        padded = [slots + [0] * (self.most - len(slots)) for slots in members]
+        self.rows = torch.tensor(padded, dtype=torch.int64, device=device).flatten()
+        self.places = torch.tensor(places, device=device)
+        self.starts = torch.tensor([lengths[place] if place >= 0 else 0 for place in owner], device=device)
+        alone = torch.tensor([place < 0 for place in owner], device=device)
+        self.without = torch.where(alone, NEVER, 0.0)[:, None, None]
+        ends = torch.tensor(lengths, dtype=torch.int64, device=device)
+        used = torch.arange(max(lengths, default=0), device=device)
+        self.mask = torch.where(used >= ends[:, None], NEVER, 0.0).to(dtype)[:, None, None, :]
+
+
+def attention_part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """softmax(q k^T / sqrt(d) + mask) v [.., n, d], and the logarithm of the softmax's sum [.., n] in float32.
+
+    q [B, heads, n, d]; k, v [B, heads, L, d]; mask [B, 1, 1, L], never all minus infinity.
+    """
+    if q.device.type == "cpu":
+        # What scaled_dot_product_attention calls on a CPU; the public function keeps the sum to itself.
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask)
+        return out, lse
+    scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5 + mask
+    return scores.softmax(-1).to(v.dtype) @ v, scores.logsumexp(-1)

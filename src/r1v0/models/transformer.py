@@ -5,6 +5,9 @@ connects them. q, k and v are one parameter, gate and up another: one matrix pro
 Differs from `transformers`' modules in nothing that shows in the logits (numerics 5, tests/test_models.py).
 """
 
+import importlib.util
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from r1v0.models.attention import Attend
 from r1v0.models.families import ModelConfig, inverse_frequencies
+from r1v0.models.packing import PackedLinear, multiply
 
 
 class Block(nn.Module):
@@ -22,13 +26,13 @@ class Block(nn.Module):
         self.config, self.index = config, index
         q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.attention_norm = nn.Parameter(torch.ones(config.hidden))
-        self.qkv = nn.Linear(config.hidden, q + 2 * kv, bias=config.qkv_bias)
+        self.qkv = PackedLinear(config.hidden, q + 2 * kv, bias=config.qkv_bias)
         self.q_norm = nn.Parameter(torch.ones(config.head_dim)) if config.qk_norm else None
         self.k_norm = nn.Parameter(torch.ones(config.head_dim)) if config.qk_norm else None
-        self.out = nn.Linear(q, config.hidden, bias=False)
+        self.out = PackedLinear(q, config.hidden, bias=False)
         self.mlp_norm = nn.Parameter(torch.ones(config.hidden))
-        self.gate_up = nn.Linear(config.hidden, 2 * config.intermediate, bias=False)
-        self.down = nn.Linear(config.intermediate, config.hidden, bias=False)
+        self.gate_up = PackedLinear(config.hidden, 2 * config.intermediate, bias=False)
+        self.down = PackedLinear(config.intermediate, config.hidden, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """x [T, hidden]; cos, sin [T, 1, head_dim / 2]."""
@@ -40,8 +44,7 @@ class Block(nn.Module):
             qk = torch.cat([rms_norm(q, self.q_norm, eps), rms_norm(k, self.k_norm, eps)], dim=1)
         q, k = rotate(qk, cos, sin).split([heads, kv_heads], dim=1)
         x = x + self.out(attend(self.index, q, k, v).flatten(1))
-        gate, up = self.gate_up(rms_norm(x, self.mlp_norm, eps)).chunk(2, dim=-1)
-        update: Tensor = self.down(F.silu(gate) * up)
+        update: Tensor = self.down(swiglu(self.gate_up(rms_norm(x, self.mlp_norm, eps))))
         return x + update
 
 
@@ -52,10 +55,11 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.checkpoint_activations = False
-        self.embed = nn.Embedding(config.vocab, config.hidden)
+        self.embed = nn.Embedding(config.vocab, config.hidden, _weight=torch.empty(config.vocab, config.hidden))
         self.layers = nn.ModuleList(Block(config, index) for index in range(config.layers))
         self.norm = nn.Parameter(torch.ones(config.hidden))
         self.lm_head = None if config.tied else nn.Parameter(torch.empty(config.vocab, config.hidden))
+        self.head_copy: Tensor | None = None  # packing.py's, while sampling
         self.register_buffer("frequencies", inverse_frequencies(config), persistent=False)
 
     def forward(self, token_ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
@@ -77,6 +81,8 @@ class Transformer(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits [., vocab] of hidden states [., hidden]."""
+        if self.head_copy is not None:
+            return multiply(hidden, self.head_copy)
         return F.linear(hidden, self.head_weight)
 
 
@@ -90,8 +96,33 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     x [T, heads, head_dim]; cos, sin [T, 1, head_dim / 2] (RoFormer, arXiv 2104.09864, eq. 34).
     """
+    if _decodes_on_gpu(x):
+        from r1v0.models import triton_layers
+
+        return triton_layers.rotate(x, cos, sin)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up (arXiv 2002.05202) of both side by side, [T, 2 x intermediate]: [T, intermediate]."""
+    if _decodes_on_gpu(gate_up):
+        from r1v0.models import triton_layers
+
+        return triton_layers.swiglu(gate_up)
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def _decodes_on_gpu(x: Tensor) -> bool:
+    """Where launches cost more than what they compute, and no gradient is wanted: one kernel instead of several."""
+    return x.is_cuda and not torch.is_grad_enabled() and has_triton()
+
+
+@cache
+def has_triton() -> bool:
+    """Triton comes with torch's CUDA builds for Linux."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def initialise(model: Transformer, generator: torch.Generator) -> None:
