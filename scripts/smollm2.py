@@ -277,7 +277,9 @@ def repetition_nats(policy: Policy) -> float:
     weight = (torch.arange(len(ids)) >= half).float()
     ends = torch.tensor([0, len(ids)])
     with torch.no_grad():
-        scored = token_logprobs(policy.model, Batch(ids, torch.arange(len(ids)), ends, weight, zeros, zeros), 1.0)
+        alone = torch.tensor([-1])  # the text goes on from no other
+        batch = Batch(ids, torch.arange(len(ids)), ends, alone, weight, zeros, zeros)
+        scored = token_logprobs(policy.model, batch, 1.0)
     nats = -float(scored.logprobs.sum()) / (len(ids) - half)
     return nats if math.isfinite(nats) else math.inf
 

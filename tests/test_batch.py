@@ -1,9 +1,11 @@
 """Numerics 3: the gradient is the same for any split, order and packing, sparse or dense."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from r1v0.batch import make_updates, pack, split
@@ -11,8 +13,8 @@ from r1v0.config import VARIANTS, GrpoConfig
 from r1v0.logprobs import token_logprobs
 from r1v0.losses import policy_loss
 from r1v0.models.transformer import Transformer
-from r1v0.types import Group
-from tests.helpers import random_groups, rollout, small_model
+from r1v0.types import Batch, Group
+from tests.helpers import group, random_groups, rollout, small_model
 
 L_MAX = 32
 
@@ -48,19 +50,74 @@ def test_splits_and_order_do_not_change_the_gradient(name: str, tied: bool) -> N
     assert_equal(gradient(model, shuffled, config(name), 70), whole)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_packing_does_not_change_the_gradient(name: str) -> None:
-    """Against one sequence at a time, each alone in its forward pass, summed by hand."""
-    model, groups = small_model(scale=4.0), random_groups(2)
-    whole = gradient(model, groups, config(name), 10**6)
-    model.zero_grad()
-    (batch,) = make_updates(groups, config(name), L_MAX, 0)
+def one_by_one(batch: Batch) -> Iterator[Batch]:
+    """Each sequence alone and whole, its prompt before it in the same segment: nothing shared, nothing packed."""
     bounds = batch.cu_seqlens.tolist()
-    for one in split(batch, 1):
-        assert one.cu_seqlens.shape == (2,)
-        policy_loss(token_logprobs(model, one, 1.0).logprobs, one, config(name))[0].backward()
-    assert len(bounds) - 1 == len(list(split(batch, 1)))
-    assert_equal({n: p.grad for n, p in model.named_parameters() if p.grad is not None}, whole)
+    for i, parent in enumerate(batch.parents.tolist()):
+        if parent >= 0:
+            rows = [*range(bounds[parent], bounds[parent + 1]), *range(bounds[i], bounds[i + 1])]
+            yield Batch(
+                batch.token_ids[rows],
+                torch.arange(len(rows)),
+                torch.tensor([0, len(rows)]),
+                torch.tensor([-1]),
+                batch.weights[rows],
+                batch.advantages[rows],
+                batch.sample_logprobs[rows],
+            )
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("kl_coef", [0.0, 0.1])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_sharing_prompts_does_not_change_the_gradient(name: str, kl_coef: float, checkpointed: bool) -> None:
+    """Against whole sequences, each alone in its forward pass."""
+    chosen = config(name, kl_coef=kl_coef)
+    model, reference = small_model(scale=4.0), small_model(7, scale=4.0)
+    groups = [*random_groups(2), *random_groups(11, count=2, size=3, flat=0)]
+    (batch,) = make_updates(groups, chosen, L_MAX, 0)
+
+    def backward(micros: Iterable[Batch]) -> dict[str, Tensor]:
+        model.zero_grad()
+        for micro in micros:
+            with torch.no_grad():
+                anchor = token_logprobs(reference, micro, 1.0).logprobs if kl_coef else None
+            policy_loss(token_logprobs(model, micro, 1.0).logprobs, micro, chosen, anchor)[0].backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    expected = backward(one_by_one(batch))
+    model.checkpoint_activations = checkpointed
+    for max_tokens in (1, 30, 10**6):
+        assert_equal(backward(split(batch, max_tokens)), expected)
+
+
+def completions(batch: Batch) -> int:
+    return int((batch.parents >= 0).sum())
+
+
+def test_a_prompt_is_computed_once_where_its_group_stays_together() -> None:
+    groups = [group([9] * 5, [[3] * 4, [4] * 2, [5] * 3], [1.0, 0.0, 0.0]), group([8] * 6, [[6] * 2, [7]], [1.0, 0.0])]
+    (batch,) = make_updates(groups, config("grpo"), L_MAX, 0)
+    assert batch.cu_seqlens.diff().tolist() == [5, 4, 3, 2, 6, 2, 1]
+    assert batch.parents.tolist() == [-1, 0, 0, 0, -1, 4, 4]
+
+    def micros(max_tokens: int) -> list[list[int]]:
+        parts = list(split(batch, max_tokens))
+        assert sum(map(completions, parts)) == 5
+        assert all(part.token_ids.shape[0] == part.positions.shape[0] == int(part.cu_seqlens[-1]) for part in parts)
+        return [part.cu_seqlens.diff().tolist() for part in parts]
+
+    assert micros(23) == [[5, 4, 3, 2, 6, 2, 1]]
+    assert micros(22) == [[5, 4, 3, 2], [6, 2, 1]]  # a group stays together
+    assert micros(13) == [[5, 4, 3], [5, 2], [6, 2, 1]]  # unless it is larger than a micro-batch
+    assert micros(8) == [[5, 4], [5, 3], [5, 2], [6, 2], [6, 1]]
+    assert micros(1) == micros(8)
+
+
+def test_equal_prompts_of_two_groups_are_one() -> None:
+    groups = [group([9, 2], [[3], [4, 5]], [1.0, 0.0]) for _ in range(2)]
+    (batch,) = make_updates(groups, config("grpo"), L_MAX, 0)
+    assert batch.parents.tolist() == [-1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -68,14 +125,14 @@ def test_sparse_is_exact(name: str) -> None:
     model, groups = small_model(scale=4.0), random_groups(3, count=6, flat=3)
     sparse, dense = config(name), config(name, sparse=False)
     (small,), (large,) = make_updates(groups, sparse, L_MAX, 0), make_updates(groups, dense, L_MAX, 0)
-    assert small.cu_seqlens.shape[0] - 1 == 12
-    assert large.cu_seqlens.shape[0] - 1 == 24
+    assert completions(small) == 12
+    assert completions(large) == 24
     assert_equal(gradient(model, groups, sparse, 10**6), gradient(model, groups, dense, 10**6))
 
 
 def test_a_kl_term_keeps_flat_groups() -> None:
     (batch,) = make_updates(random_groups(3, count=6, flat=3), config("grpo", kl_coef=0.1), L_MAX, 0)
-    assert batch.cu_seqlens.shape[0] - 1 == 24
+    assert completions(batch) == 24
 
 
 def test_nothing_to_learn_is_an_empty_batch() -> None:
@@ -88,7 +145,7 @@ def test_keep_per_group_is_random_after_the_advantages() -> None:
     groups = random_groups(5, count=8, size=6, flat=0)
     (all_of_them,) = make_updates(groups, config("grpo"), L_MAX, 0)
     (kept,) = make_updates(groups, config("grpo", keep_per_group=2), L_MAX, 0)
-    assert kept.cu_seqlens.shape[0] - 1 == 16
+    assert completions(kept) == 16
     assert set(kept.advantages.tolist()) <= set(all_of_them.advantages.tolist())  # those of the whole group
     (other,) = make_updates(groups, config("grpo", keep_per_group=2), L_MAX, 1)
     assert kept.token_ids.tolist() != other.token_ids.tolist()
@@ -97,23 +154,29 @@ def test_keep_per_group_is_random_after_the_advantages() -> None:
 def test_minibatches_partition_and_epochs_repeat() -> None:
     groups = random_groups(6, count=5, size=4, flat=0)
     updates = make_updates(groups, config("grpo", minibatches=3, epochs=2), L_MAX, 0)
-    assert [u.cu_seqlens.shape[0] - 1 for u in updates] == [6, 7, 7] * 2
+    assert [completions(u) for u in updates] == [6, 7, 7] * 2
     (whole,) = make_updates(groups, config("grpo"), L_MAX, 0)
-    tokens = sorted(whole.token_ids.tolist())
+    tokens = sorted(whole.token_ids[whole.weights != 0].tolist())
     for epoch in (updates[:3], updates[3:]):
-        assert sorted(t for u in epoch for t in u.token_ids.tolist()) == tokens
+        assert sorted(t for u in epoch for t in u.token_ids[u.weights != 0].tolist()) == tokens
         for update in epoch:  # each update has its own denominator
             scored = update.weights.reshape(-1)
             assert float(scored.sum()) == pytest.approx(1.0)
 
 
 def test_layout_of_a_packed_batch() -> None:
+    """Two completions of one prompt and one of another: the longest sequence first, its group behind it."""
     batch = pack(
-        [(rollout([7, 8], [5, 1], 1.0, [-0.5, -0.25]), 0.7, 0.1), (rollout([9], [4, 6, 2, 1], 0.0), -0.7, 0.2)]
+        [
+            (rollout([7, 8], [5, 1], 1.0, [-0.5, -0.25]), 0.7, 0.1),
+            (rollout([9], [4, 6, 2, 1], 0.0), -0.7, 0.2),
+            (rollout([7, 8], [3], 0.0), -0.3, 0.1),
+        ]
     )
-    assert batch.token_ids.tolist() == [9, 4, 6, 2, 1, 7, 8, 5, 1]  # longest first
-    assert batch.positions.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3]
-    assert batch.cu_seqlens.tolist() == [0, 5, 9]
-    assert batch.weights.tolist() == pytest.approx([0, 0.2, 0.2, 0.2, 0.2, 0, 0, 0.1, 0.1])
-    assert batch.advantages.tolist() == pytest.approx([0, -0.7, -0.7, -0.7, -0.7, 0, 0, 0.7, 0.7])
-    assert batch.sample_logprobs.tolist() == [0, -1, -1, -1, -1, 0, 0, -0.5, -0.25]
+    assert batch.token_ids.tolist() == [9, 4, 6, 2, 1, 7, 8, 5, 1, 3]
+    assert batch.positions.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 2]
+    assert batch.cu_seqlens.tolist() == [0, 1, 5, 7, 9, 10]
+    assert batch.parents.tolist() == [-1, 0, -1, 2, 2]
+    assert batch.weights.tolist() == pytest.approx([0, 0.2, 0.2, 0.2, 0.2, 0, 0, 0.1, 0.1, 0.1])
+    assert batch.advantages.tolist() == pytest.approx([0, -0.7, -0.7, -0.7, -0.7, 0, 0, 0.7, 0.7, -0.3])
+    assert batch.sample_logprobs.tolist() == [0, -1, -1, -1, -1, 0, 0, -0.5, -0.25, -1]

@@ -5,15 +5,15 @@ import torch
 
 from r1v0 import logprobs
 from r1v0.batch import pack
-from r1v0.logprobs import ChunkedHead, token_logprobs
+from r1v0.logprobs import ChunkedHead, head_slice, predictors, token_logprobs
 from r1v0.models.attention import packed
 from tests.helpers import rollout, small_model
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-@pytest.mark.parametrize("rows", [3, 7, 100])
-def test_head_equals_log_softmax(monkeypatch: pytest.MonkeyPatch, temperature: float, rows: int) -> None:
-    monkeypatch.setattr(logprobs, "HEAD_ROWS", rows)
+@pytest.mark.parametrize("width", [3, 7, 100])
+def test_head_equals_log_softmax(monkeypatch: pytest.MonkeyPatch, temperature: float, width: int) -> None:
+    monkeypatch.setattr(logprobs, "head_slice", lambda rows, vocab: min(width, vocab))
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(20, 16, generator=generator, requires_grad=True)
     head = torch.randn(50, 16, generator=generator, requires_grad=True)
@@ -41,7 +41,22 @@ def test_entry_t_is_about_token_t() -> None:
         second = model.head(model(torch.tensor([4, 3, 1]), torch.arange(3), packed(torch.tensor([0, 3])))).log_softmax(
             -1
         )
+    assert batch.cu_seqlens.tolist() == [0, 3, 6, 7, 9]
+    assert predictors(batch)[[3, 4, 5, 7, 8]].tolist() == [2, 3, 4, 6, 7]
     expected = [0, 0, 0, first[2, 8], first[3, 9], first[4, 1], 0, second[0, 3], second[1, 1]]
     assert torch.allclose(scored.logprobs, torch.tensor(expected), atol=1e-5)
     entropy = [-(row.exp() * row).sum() for row in (first[2], first[3], first[4], second[0], second[1])]
     assert scored.entropy[scored.entropy != 0].tolist() == pytest.approx([float(x) for x in entropy], abs=1e-5)
+
+
+def test_a_completions_first_token_is_predicted_by_its_prompts_last() -> None:
+    batch = pack([(rollout([5, 6, 7], [8, 9, 1], 1.0), 0.5, 0.1), (rollout([5, 6, 7], [2, 1], 0.0), -0.5, 0.2)])
+    assert batch.parents.tolist() == [-1, 0, 0]
+    assert predictors(batch)[3:].tolist() == [2, 3, 4, 2, 6]
+
+
+def test_a_slice_of_the_head_takes_bytes_not_rows() -> None:
+    assert head_slice(8192, 82) == 82  # a small vocabulary is one slice
+    assert head_slice(0, 82) == 82
+    assert head_slice(1024, 151_936) * 1024 * 4 == 1 << 25
+    assert head_slice(10**6, 151_936) == 1024

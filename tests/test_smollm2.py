@@ -125,7 +125,8 @@ def full_forward(policy: Policy, prompt: list[int], completion: Completion) -> t
     ids = torch.tensor(prompt + completion.token_ids)
     weights = (torch.arange(len(ids)) >= len(prompt)).float()
     zeros = torch.zeros(len(ids))
-    batch = Batch(ids, torch.arange(len(ids)), torch.tensor([0, len(ids)]), weights, zeros, zeros)
+    alone = torch.tensor([-1])
+    batch = Batch(ids, torch.arange(len(ids)), torch.tensor([0, len(ids)]), alone, weights, zeros, zeros)
     with torch.no_grad():
         return token_logprobs(policy.model, batch, 1.0).logprobs[len(prompt) :]
 

@@ -3,7 +3,9 @@
 Decides: **aggregation is weights**. A token's weight holds the mask and the denominator, computed over the WHOLE
 update before anything is dropped or split, so neither packing, order, micro-batches nor the number of processes can
 change the gradient. "Sparse" is exact: a rollout with advantage 0 has gradient 0, is dropped before the forward pass,
-and still counts in the denominator. (With a KL term every token has a gradient, so nothing is dropped.)
+and still counts in the denominator. (With a KL term every token has a gradient, so nothing is dropped.) A prompt is
+packed once for all of its completions that are in the same micro-batch: the gradient is that of repeated prompts, since
+a prompt's hidden states do not depend on what follows, and gradients that reach them add up.
 """
 
 from collections.abc import Iterator, Sequence
@@ -62,52 +64,97 @@ def aggregation_weights(lengths: Sequence[int], aggregation: str, max_new_tokens
 
 
 def pack(weighed: Sequence[tuple[Rollout, float, float]]) -> Batch:
-    """(rollout, advantage, token weight) triples end to end, longest first, on the CPU.
+    """(rollout, advantage, token weight) triples end to end on the CPU, each prompt before its completions.
 
-    Longest first: what does not fit into memory shows at once, and equal lengths lie side by side (attention.py).
+    The longest sequence first, then the rest of its group, and so on: what does not fit into memory shows at once.
     """
-    weighed = sorted(weighed, key=lambda item: -len(item[0].prompt.token_ids) - len(item[0].completion.token_ids))
+    families: dict[tuple[int, ...], list[tuple[Rollout, float, float]]] = {}
+    for item in weighed:
+        families.setdefault(tuple(item[0].prompt.token_ids), []).append(item)
+    for family in families.values():
+        family.sort(key=lambda item: -len(item[0].completion.token_ids))
     tokens: list[int] = []
-    positions: list[int] = []
+    starts: list[int] = []  # positions at which segments begin
+    lengths: list[int] = []
+    parents: list[int] = []
     weights: list[float] = []
     advantages: list[float] = []
     logprobs: list[float] = []
-    for rollout, advantage, weight in weighed:
-        prompt, completion = rollout.prompt.token_ids, rollout.completion.token_ids
-        tokens += prompt + completion
-        positions += range(len(prompt) + len(completion))
-        weights += [0.0] * len(prompt) + [weight] * len(completion)
-        advantages += [0.0] * len(prompt) + [advantage] * len(completion)
-        logprobs += [0.0] * len(prompt) + rollout.completion.logprobs
-    lengths = [len(rollout.prompt.token_ids) + len(rollout.completion.token_ids) for rollout, _, _ in weighed]
+    longest_first = sorted(families.items(), key=lambda f: -len(f[0]) - len(f[1][0][0].completion.token_ids))
+    for prompt, family in longest_first:
+        root = len(parents)
+        tokens += prompt
+        logprobs += [0.0] * len(prompt)
+        starts += [0] + [len(prompt)] * len(family)
+        lengths.append(len(prompt))
+        parents += [-1] + [root] * len(family)
+        weights.append(0.0)
+        advantages.append(0.0)
+        for rollout, advantage, weight in family:
+            tokens += rollout.completion.token_ids
+            logprobs += rollout.completion.logprobs
+            lengths.append(len(rollout.completion.token_ids))
+            weights.append(weight)
+            advantages.append(advantage)
+    sizes = torch.tensor(lengths, dtype=torch.int64)
+    cu_seqlens = torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int64)
+    shift = torch.tensor(starts, dtype=torch.int64) - cu_seqlens[:-1]
     return Batch(
         token_ids=torch.tensor(tokens, dtype=torch.int64),
-        positions=torch.tensor(positions, dtype=torch.int64),
-        cu_seqlens=torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int64),
-        weights=torch.tensor(weights, dtype=torch.float32),
-        advantages=torch.tensor(advantages, dtype=torch.float32),
+        positions=torch.arange(len(tokens)) + shift.repeat_interleave(sizes),
+        cu_seqlens=cu_seqlens,
+        parents=torch.tensor(parents, dtype=torch.int64),
+        weights=torch.tensor(weights, dtype=torch.float32).repeat_interleave(sizes),
+        advantages=torch.tensor(advantages, dtype=torch.float32).repeat_interleave(sizes),
         sample_logprobs=torch.tensor(logprobs, dtype=torch.float32),
     )
 
 
 def split(batch: Batch, max_tokens: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
-    """Micro-batches of whole sequences with at most `max_tokens` tokens (or one longer sequence), on `device`.
+    """Micro-batches of whole completions with at most `max_tokens` tokens (or one longer sequence), on `device`.
 
-    The weights go along as they are, so the micro-batches' gradients add up to the batch's.
+    A group stays together where one micro-batch can hold it; else its prompt is repeated in each that has one of its
+    completions. The weights go along as they are, so the micro-batches' gradients add up to the batch's.
     """
     bounds = batch.cu_seqlens.tolist()
-    first = 0
-    while first < len(bounds) - 1:
-        last = first + 1
-        while last < len(bounds) - 1 and bounds[last + 1] - bounds[first] <= max_tokens:
-            last += 1
-        part = slice(bounds[first], bounds[last])
-        yield Batch(
-            token_ids=batch.token_ids[part].to(device),
-            positions=batch.positions[part].to(device),
-            cu_seqlens=(batch.cu_seqlens[first : last + 1] - bounds[first]).to(device),
-            weights=batch.weights[part].to(device),
-            advantages=batch.advantages[part].to(device),
-            sample_logprobs=batch.sample_logprobs[part].to(device),
-        )
-        first = last
+    lengths = batch.cu_seqlens.diff().tolist()
+    parents = batch.parents.tolist()
+    chosen: list[int] = []  # segments of the micro-batch
+    tokens = 0
+    for root, family in _families(parents):
+        whole = lengths[root] + sum(lengths[i] for i in family)
+        if chosen and tokens + whole > max_tokens >= whole:
+            yield _select(batch, chosen, bounds, device)
+            chosen, tokens = [], 0
+        for i in family:
+            needed = lengths[i] + (0 if root in chosen else lengths[root])
+            if chosen and tokens + needed > max_tokens:
+                yield _select(batch, chosen, bounds, device)
+                chosen, tokens, needed = [], 0, lengths[i] + lengths[root]
+            chosen += [i] if root in chosen else [root, i]
+            tokens += needed
+    if chosen:
+        yield _select(batch, chosen, bounds, device)
+
+
+def _families(parents: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    """Each prompt's segment with those of its completions, which stand right behind it."""
+    roots = [i for i, parent in enumerate(parents) if parent < 0]
+    for root, end in pairwise([*roots, len(parents)]):
+        yield root, list(range(root + 1, end))
+
+
+def _select(batch: Batch, segments: Sequence[int], bounds: Sequence[int], device: torch.device | str) -> Batch:
+    """The given segments as a batch of their own, in that order; prompts must be among them."""
+    place = {segment: i for i, segment in enumerate(segments)}
+    rows = torch.cat([torch.arange(bounds[i], bounds[i + 1]) for i in segments])
+    lengths = [bounds[i + 1] - bounds[i] for i in segments]
+    return Batch(
+        token_ids=batch.token_ids[rows].to(device),
+        positions=batch.positions[rows].to(device),
+        cu_seqlens=torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int64),
+        parents=torch.tensor([place.get(parent, -1) for parent in batch.parents[list(segments)].tolist()]),
+        weights=batch.weights[rows].to(device),
+        advantages=batch.advantages[rows].to(device),
+        sample_logprobs=batch.sample_logprobs[rows].to(device),
+    )

@@ -1,8 +1,9 @@
 """log p(token | tokens before it) and the entropy it was drawn from, without ever holding all logits.
 
-Decides: all shifting by one happens in `token_logprobs`, nowhere else: entry t of its results is about
-`token_ids[t]`. The head runs only at completion positions and in chunks of rows, again in the backward pass, so that
-8000 tokens x 151,936 words are never in memory together. Entropy is a reading, not an objective: it has no gradient.
+Decides: all shifting by one happens in `predictors`, nowhere else: entry t of all results is about `token_ids[t]`. The
+head runs only where completion tokens are predicted, a slice of the vocabulary at a time and again in the backward pass,
+so that 8000 tokens x 151,936 words are never in memory together, and each row of the head's gradient is one sum over
+all tokens, rounded once. Entropy is a reading, not an objective: it has no gradient.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from r1v0.models.attention import packed
 from r1v0.models.transformer import Transformer
 from r1v0.types import Batch
 
-HEAD_ROWS = 1024  # rows of logits held at a time: 1024 x 151,936 float32 are 0.6 GB
+HEAD_BYTES = 1 << 25  # of a float32 slice of logits, of which at most two are held at a time
+NARROWEST = 1024  # words of a slice, however many the tokens: narrower products are slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,9 @@ class TokenLogprobs:
 
 def token_logprobs(model: Transformer, batch: Batch, temperature: float) -> TokenLogprobs:
     """Score the completion tokens of a packed batch under softmax(logits / temperature)."""
-    hidden = model(batch.token_ids, batch.positions, packed(batch.cu_seqlens))
+    hidden = model(batch.token_ids, batch.positions, packed(batch.cu_seqlens, batch.parents))
     scored = batch.weights.nonzero().squeeze(1)
-    rows = hidden.index_select(0, scored - 1)  # the hidden state that predicts token t is that of token t - 1
+    rows = hidden.index_select(0, predictors(batch)[scored])
     logprobs, entropy = ChunkedHead.apply(  # type: ignore[no-untyped-call]
         rows, model.head_weight, batch.token_ids[scored], temperature
     )
@@ -39,40 +41,70 @@ def token_logprobs(model: Transformer, batch: Batch, temperature: float) -> Toke
     return TokenLogprobs(zeros.index_copy(0, scored, logprobs), zeros.index_copy(0, scored, entropy))
 
 
+def predictors(batch: Batch) -> Tensor:
+    """Of each token the one whose hidden state predicts it, [T]: the one before, and for a completion's first token the
+    last one of its prompt. A prompt's first token has none; its entry means nothing."""
+    rows = torch.arange(-1, batch.token_ids.shape[0] - 1)
+    completions = batch.parents >= 0
+    rows[batch.cu_seqlens[:-1][completions]] = batch.cu_seqlens[1:][batch.parents[completions]] - 1
+    return rows.to(batch.token_ids.device)
+
+
+def head_slice(rows: int, vocab: int) -> int:
+    """Words whose logits are computed together: all, if `rows` x `vocab` of them are few enough."""
+    return min(vocab, max(NARROWEST, HEAD_BYTES // (4 * max(1, rows))))
+
+
 class ChunkedHead(torch.autograd.Function):
     """hidden [M, d], head [V, d], token_ids [M] -> logprobs [M], entropy [M].
 
     With z = hidden @ head.T / temperature and p = softmax(z): logprob = z[token] - logsumexp(z), and its gradient
-    with respect to z is onehot(token) - p.
+    with respect to z is onehot(token) - p. Sums over the vocabulary run on from slice to slice, relative to the largest
+    logit so far (online softmax, arXiv 1805.02867); entropy = logsumexp(z) - sum(p z).
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, token_ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        lse, logprobs, entropy = (torch.empty(hidden.shape[0], device=hidden.device) for _ in range(3))
-        for start in range(0, hidden.shape[0], HEAD_ROWS):
-            part = slice(start, start + HEAD_ROWS)
-            logits = F.linear(hidden[part], head).float().div_(temperature)
-            lse[part] = logits.logsumexp(-1)
-            logits -= lse[part, None]
-            logprobs[part] = logits.gather(1, token_ids[part, None]).squeeze(1)
-            entropy[part] = -(logits.exp() * logits).sum(-1)
+        rows = hidden.shape[0]
+        largest = torch.full((rows,), -torch.inf, device=hidden.device)
+        total, weighted, chosen = torch.zeros(
+            3, rows, device=hidden.device
+        )  # sums of exp(z - largest), that x z, and z[token]
+        for start in range(0, head.shape[0], width := head_slice(hidden.shape[0], head.shape[0])):
+            z = F.linear(hidden, head[start : start + width]).float().div_(temperature)
+            column, here = _columns(token_ids, start, z.shape[1])
+            chosen += z.gather(1, column).squeeze(1) * here
+            before, largest = largest, torch.maximum(largest, z.amax(1))
+            shrink = (before - largest).exp_()
+            exp = (z - largest[:, None]).exp_()
+            total = total * shrink + exp.sum(1)
+            weighted = weighted * shrink + exp.mul_(z).sum(1)
+        lse = largest + total.log()
         ctx.save_for_backward(hidden, head, token_ids, lse)
         ctx.temperature = temperature
+        entropy = lse - weighted / total
         ctx.mark_non_differentiable(entropy)
-        return logprobs, entropy
+        return chosen - lse, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         hidden, head, token_ids, lse = ctx.saved_tensors
-        grad_hidden = torch.empty_like(hidden)
-        grad_head = torch.zeros_like(head, dtype=torch.float32)
-        for start in range(0, hidden.shape[0], HEAD_ROWS):
-            part = slice(start, start + HEAD_ROWS)
-            logits = F.linear(hidden[part], head).float().div_(ctx.temperature)
-            dz = (logits - lse[part, None]).exp_().neg_()
-            dz.scatter_add_(1, token_ids[part, None], torch.ones_like(dz[:, :1]))
-            dz.mul_(grad[part, None] / ctx.temperature)
-            dz = dz.to(hidden.dtype)
-            grad_hidden[part] = dz @ head
-            grad_head += dz.T @ hidden[part]
-        return grad_hidden, grad_head.to(head.dtype), None, None
+        grad_hidden = torch.zeros_like(hidden, dtype=torch.float32)
+        grad_head = torch.empty_like(head) if ctx.needs_input_grad[1] else None
+        scale = (grad / ctx.temperature)[:, None]
+        for start in range(0, head.shape[0], width := head_slice(hidden.shape[0], head.shape[0])):
+            part = slice(start, start + width)
+            z = F.linear(hidden, head[part]).float().div_(ctx.temperature)
+            column, here = _columns(token_ids, start, z.shape[1])
+            dz = z.sub_(lse[:, None]).exp_().neg_().scatter_add_(1, column, here[:, None]).mul_(scale).to(head.dtype)
+            grad_hidden += dz @ head[part]
+            if grad_head is not None:
+                torch.mm(dz.T, hidden, out=grad_head[part])
+        return grad_hidden.to(hidden.dtype), grad_head, None, None
+
+
+def _columns(token_ids: Tensor, start: int, width: int) -> tuple[Tensor, Tensor]:
+    """Where each token stands in the slice of `width` words from `start` on, [M, 1], and whether it does (1.0 or 0.0), [M]."""
+    column = token_ids - start
+    here = (column >= 0) & (column < width)
+    return column.clamp(0, width - 1)[:, None], here.float()

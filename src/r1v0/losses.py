@@ -54,8 +54,8 @@ def sequence_ratio(logprobs: Tensor, batch: Batch) -> Tensor:
     loss a sum over tokens.
     """
     mask = (batch.weights != 0).to(logprobs.dtype)
-    sequence = torch.repeat_interleave(batch.cu_seqlens.diff())
-    zeros = logprobs.new_zeros(batch.cu_seqlens.shape[0] - 1)
+    sequence = torch.repeat_interleave(batch.cu_seqlens.diff()).to(logprobs.device)  # a completion is one segment
+    zeros = logprobs.new_zeros(batch.parents.shape[0])
     totals = zeros.index_add(0, sequence, logprobs.detach() - batch.sample_logprobs)
     lengths = zeros.index_add(0, sequence, mask).clamp(min=1)
     mean_log_ratio = (totals / lengths)[sequence]

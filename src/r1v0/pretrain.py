@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from r1v0.data.countdown_corpus import SPECIAL, VOCABULARY, document
 from r1v0.errors import UserError
+from r1v0.interrupts import stoppable
 from r1v0.models.attention import packed
 from r1v0.models.families import hf_tensors, parse_config
 from r1v0.models.loading import write_weights
@@ -83,7 +84,8 @@ def pretrain(
     """Train a base model and write it to `out` as a Hugging Face folder; nothing is written before it is done.
 
     `threads` 0 leaves torch's own choice. The result depends on seed, steps, threads and the torch version, which the
-    weight file's metadata records. Raises UserError if `out` cannot be written or holds anything.
+    weight file's metadata records. Raises UserError if `out` cannot be written or holds anything, Interrupted after
+    Ctrl-C or SIGTERM; `out` is then as it was.
     """
     out = out.expanduser().resolve()
     partial = _start(out)
@@ -91,7 +93,14 @@ def pretrain(
         if threads:
             torch.set_num_threads(threads)
         model = new_model(seed)
-        tokens, loss = train(model, seed, steps, on_progress)
+        with stoppable() as check:
+
+            def told(*progress: Any) -> None:
+                check()
+                if on_progress:
+                    on_progress(*progress)
+
+            tokens, loss = train(model, seed, steps, told)
         metadata = {
             "recipe": RECIPE,
             "seed": seed,

@@ -8,6 +8,7 @@ log p(token_t | tokens before t). Standard library only: nothing here imports to
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -44,6 +45,11 @@ class Completion:
     token_ids: list[int]
     logprobs: list[float]
     finish_reason: FinishReason
+
+    @property
+    def finite(self) -> bool:
+        """Whether the model gave numbers at all: from logits that are NaN, garbage is drawn, with NaN logprobs."""
+        return math.isfinite(sum(self.logprobs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,22 +92,24 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """N sequences (prompt + completion) packed end to end into T tokens, without padding.
+    """S segments packed end to end into T tokens, without padding: prompts, each once, and the completions of each.
 
     token_ids       [T] int64
-    positions       [T] int64    restart at 0 with each sequence
-    cu_seqlens      [N+1] int64  sequence i is tokens cu_seqlens[i]:cu_seqlens[i+1]
+    positions       [T] int64    restart at 0 with each prompt; each of its completions goes on from its end
+    cu_seqlens      [S+1] int64  segment i is tokens cu_seqlens[i]:cu_seqlens[i+1] (on the CPU, wherever the rest is)
+    parents         [S] int64    the prompt that segment i completes; -1: it is a prompt (on the CPU)
     weights         [T] float32  mask and denominator folded; 0 on prompts. The loss is (weights * per_token).sum()
     advantages      [T] float32  the rollout's advantage on each of its completion tokens
     sample_logprobs [T] float32  the sampler's logprobs; 0 on prompts
 
-    Example: a prompt of 2 and a completion of 3 tokens, alone in a token-mean batch with advantage 0.7:
-    positions 0 1 2 3 4, cu_seqlens 0 5, weights 0 0 1/3 1/3 1/3, advantages 0 0 .7 .7 .7.
+    Example: a prompt of 2 tokens with completions of 3 and of 1, in a token-mean batch with advantages 0.7 and -0.7:
+    positions 0 1 2 3 4 2, cu_seqlens 0 2 5 6, parents -1 0 0, weights 0 0 1/4 1/4 1/4 1/4, advantages 0 0 .7 .7 .7 -.7.
     """
 
     token_ids: Tensor
     positions: Tensor
     cu_seqlens: Tensor
+    parents: Tensor
     weights: Tensor
     advantages: Tensor
     sample_logprobs: Tensor
