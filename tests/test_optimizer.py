@@ -1,5 +1,6 @@
 """AdamW by hand, master weights, the schedule, and saving it all."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -96,3 +97,63 @@ def test_schedule_by_hand() -> None:
     assert learning_rate(cosine, 54, 104) == pytest.approx(0.55)
     assert learning_rate(cosine, 104, 104) == pytest.approx(0.1)
     assert learning_rate(replace(constant, warmup_steps=0), 1, 10) == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_offload_and_buckets_change_no_bit(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for offload, bucket in ((False, 1 << 26), (True, 1 << 26), (False, 3000), (True, 1)):
+        monkeypatch.setattr("r1v0.optimizer.BUCKET", bucket)
+        optimizer = Optimizer(small_model(), replace(CONFIG, grad_clip=0.5, weight_decay=0.1, offload=offload), dtype)
+        norms = []
+        for seed in range(3):
+            give_gradients(optimizer, seed)
+            norms.append(optimizer.step(0.01))
+        assert all(p.grad is None for p in [*optimizer.parameters.values(), *optimizer.masters.values()])
+        results.append((norms, optimizer.parameters, optimizer.masters))
+    for norms, parameters, masters in results[1:]:
+        assert norms == results[0][0]
+        assert all(torch.equal(p, results[0][1][name]) for name, p in parameters.items())
+        assert all(torch.equal(p, results[0][2][name]) for name, p in masters.items())
+
+
+def test_offloaded_masters_are_not_the_parameters() -> None:
+    """On a CPU too, so that what is tested there is the path that a GPU takes."""
+    optimizer = Optimizer(small_model(), replace(CONFIG, offload=True))
+    assert all(master is not optimizer.parameters[name] for name, master in optimizer.masters.items())
+    assert all(f"master/{name}" in optimizer.state_tensors() for name in optimizer.parameters)
+
+
+def test_the_moments_are_there_from_the_start() -> None:
+    """So that the memory that is free before the first step stays free: 4 + 4 bytes a weight."""
+    optimizer = Optimizer(small_model(), CONFIG, torch.bfloat16)
+    weights = sum(p.numel() for p in optimizer.parameters.values())
+    state = optimizer.state_tensors()
+    assert sum(t.numel() for name, t in state.items() if name.startswith("exp_avg")) == 2 * weights
+    assert sum(t.numel() * t.element_size() for name, t in state.items() if name.startswith("master")) == 4 * weights
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_updates_nothing(bad: float) -> None:
+    model = small_model()
+    optimizer = Optimizer(model, CONFIG)
+    give_gradients(optimizer, 0)
+    optimizer.step(0.01)
+    before = {name: tensor.clone() for name, tensor in {**optimizer.parameters, **optimizer.state_tensors()}.items()}
+    give_gradients(optimizer, 1)
+    gradient = optimizer.parameters["norm"].grad
+    assert gradient is not None
+    gradient[3] = bad
+    assert not math.isfinite(optimizer.step(0.01))
+    after = {**optimizer.parameters, **optimizer.state_tensors()}
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert all(p.grad is None for p in optimizer.parameters.values())
+
+
+def test_a_state_that_does_not_fit_is_refused() -> None:
+    optimizer = Optimizer(small_model(), CONFIG)
+    tensors = {name: tensor.clone() for name, tensor in optimizer.state_tensors().items()}
+    with pytest.raises(KeyError):
+        optimizer.load_state_tensors({name: t for name, t in tensors.items() if name != "exp_avg_sq/norm"})
+    with pytest.raises(RuntimeError, match="exp_avg of norm has shape"):
+        optimizer.load_state_tensors({**tensors, "exp_avg/norm": torch.zeros(3)})

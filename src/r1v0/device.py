@@ -32,6 +32,12 @@ def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
     return device, automatic if config.compute.dtype == "auto" else getattr(torch, config.compute.dtype)
 
 
+def choose_sampling(config: Config) -> tuple[torch.device, torch.dtype]:
+    """Where and in which type a model computes that only samples: as in training, so that figures compare."""
+    device, dtype = choose_device(config)
+    return device, dtype if config.sampling.dtype == "auto" else torch.bfloat16
+
+
 def peak_memory_gb(device: torch.device) -> float:
     """Most memory used so far, in GB: the GPU's, or this process's resident set."""
     if device.type == "cuda":
