@@ -1,0 +1,56 @@
+"""`r1v0 doctor RUN`: reads a run folder and tells what went well or wrong, each with the figure that shows it.
+
+    record.py      a folder -> Record, whatever of it can be read
+    checks.py      did it learn, did it collapse, what did grading do
+    hacking.py     did it learn the task, or only the reward
+    operations.py  is the log whole, where did the time go
+
+Decides: a check is a function (Record) -> findings in one of three tables; the report is ordered by how bad a finding
+is, and within that by the tables. The doctor never changes a run, and a run without some file is no error.
+"""
+
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from r1v0.doctor.checks import LEARNING, Finding
+from r1v0.doctor.hacking import HACKING
+from r1v0.doctor.operations import OPERATIONS
+from r1v0.doctor.record import read
+
+MARKS = ("problem", "warning", "ok")
+
+
+def examine(folder: Path) -> list[Finding]:
+    """All findings about a run folder, the worst first. Raises UserError only if `folder` is no run folder."""
+    record = read(folder)
+    found = [finding for check in (*LEARNING, *HACKING, *OPERATIONS) for finding in check(record)]
+    return sorted(found, key=lambda finding: MARKS.index(finding.mark))
+
+
+def report(folder: Path, findings: Sequence[Finding], width: int) -> str:
+    """Findings as text of at most `width` columns."""
+    counts = [(sum(finding.mark == mark for finding in findings), mark) for mark in MARKS]
+    head = ", ".join(f"{count} {mark if count == 1 or mark == 'ok' else mark + 's'}" for count, mark in counts if count)
+    topics = max((len(finding.topic) for finding in findings), default=0)
+    lines = [f"{folder}: {head}"]
+    for finding in findings:
+        start = f"  {finding.mark:<8} {finding.topic:<{topics}}  "
+        body = textwrap.wrap(
+            _plain(finding.text), max(30, width - len(start)), break_long_words=False, break_on_hyphens=False
+        )
+        lines += [start + body[0], *(" " * len(start) + line for line in body[1:])]
+    return "\n".join(lines)
+
+
+def as_json(folders: Sequence[Path]) -> str:
+    """The findings of several runs as a JSON array of {"run", "findings"}."""
+    runs = [{"run": str(folder), "findings": [asdict(finding) for finding in examine(folder)]} for folder in folders]
+    return json.dumps(runs, indent=2)
+
+
+def _plain(text: str) -> str:
+    """A run's own words (a dataset's name, say) may hold anything; a terminal gets printable characters only."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

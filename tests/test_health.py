@@ -1,0 +1,228 @@
+"""Watchers of collapse over made-up and real rows: each fires on what it is for, says so plainly, and is silent else."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1v0.config import Config, parse, resolve
+from r1v0.errors import UserError
+from r1v0.health import START, WATCHERS, WINDOW, Alarm, Watch, watch_rows
+from r1v0.runlog import read_metrics
+from tests.conftest import ROOT
+from tests.run_folders import metrics_row
+
+RUNS = sorted(path.parent for path in (ROOT / "results").rglob("metrics.jsonl"))
+
+
+def rows(count: int, **keys: Any) -> list[dict[str, Any]]:
+    """`count` steps of a steady run; a key's value may be a function of the step."""
+    steady = {"reward__mean": 0.5, "reward__correct": 0.5, "policy__skipped": 0} | keys
+    return [
+        metrics_row(step, **{key: value(step) if callable(value) else value for key, value in steady.items()})
+        for step in range(1, count + 1)
+    ]
+
+
+def alarms(some: list[dict[str, Any]], *sets: str) -> list[Alarm]:
+    return watch_rows(resolve(sets=sets), some)[1]
+
+
+def after(step: int, then: Any, before: Any) -> Any:
+    return lambda at: then if at > step else before
+
+
+# kind -> (metrics that fall ill after step 20, what the message must say). Figures are means over 8 steps, so the alarm
+# comes when enough of them are ill: 0.8 + 3.2 x 7/8 = 3.6, 0.5 - 0.2 x 6/8 = 0.35, 0.1 + 0.65 x 5/8 = 0.51.
+ILL: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "entropy_low": (
+        {"policy__entropy": after(20, 0.05, 0.8)},
+        ["fell to 0.05 nats", "under 10% of the run's first steps (0.8)", "optimizer.lr", "grpo.variant=dapo"],
+    ),
+    "entropy_high": (
+        {"policy__entropy": after(20, 4.0, 0.8)},
+        ["rose to 3.6 nats", "over 4 times", "(0.8)", "gibberish", "grpo.epochs=1"],
+    ),
+    "reward_fall": (
+        {"reward__mean": after(20, 0.3, 0.5)},
+        ["fell to 0.35", "its best, 0.5 at step", "30% lost", "the limit is 20%", "lower optimizer.lr"],
+    ),
+    "no_reward": (
+        {"groups__all_wrong_frac": after(20, 1.0, 0.2), "reward__correct": after(20, 0.0, 0.5)},
+        ["no answer of the last 8 steps was right", "at the start 50% were", "collapsed"],
+    ),
+    "truncated": (
+        {"length__truncated_frac": after(20, 0.75, 0.1)},
+        ["51% of completions", "cut off at 320 tokens", "the limit is 50%", "sampling.max_new_tokens"],
+    ),
+    "mismatch_kl": (
+        {"policy__mismatch_kl": after(20, 0.2, 1e-4)},
+        ["0.05 nats a token apart", "the limit is 0.05", "grpo.minibatches"],
+    ),
+    "grad_spike": (
+        {"policy__grad_norm": lambda step: 30.0 if step > 20 and step % 2 else 0.5},
+        ["over 10 times its median (0.5)", "3 of the last 8 steps", "30 at most", "optimizer.grad_clip"],
+    ),
+    "not_finite": (
+        {"policy__skipped": lambda step: int(step == 25)},
+        ["was not finite", "update was skipped", "3 such steps in a row end the run"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ILL)
+def test_each_watcher_fires_once_and_says_what_to_do(kind: str) -> None:
+    keys, words = ILL[kind]
+    (alarm,) = alarms(rows(60, **keys))
+    assert alarm.kind == kind
+    assert 20 < alarm.step <= 20 + 2 * WINDOW
+    assert not alarm.fatal
+    assert [word for word in words if word not in alarm.message] == []
+    assert "\n" not in alarm.message
+
+
+@pytest.mark.parametrize("kind", ILL)
+def test_what_a_watcher_sees_ends_before_its_window_is_half_full(kind: str) -> None:
+    """One step that is as bad as can be is no alarm (but a skipped update, which is always told)."""
+    keys, _ = ILL[kind]
+    bad = rows(60, **keys)[20 if kind != "not_finite" else 24]
+    some = rows(60)
+    some[30] = bad | {"step": 31}
+    assert [alarm.kind for alarm in alarms(some)] == (["not_finite"] if kind == "not_finite" else [])
+
+
+def test_every_watcher_is_tested() -> None:
+    assert ILL.keys() | {"skipped"} == WATCHERS.keys()
+
+
+def test_too_many_skipped_updates_in_a_row_are_fatal() -> None:
+    found = alarms(rows(30, policy__skipped=lambda step: int(11 <= step <= 13)))
+    assert [(alarm.kind, alarm.step, alarm.fatal) for alarm in found] == [
+        ("not_finite", 11, False),
+        ("skipped", 13, True),
+    ]
+    assert "in 3 steps in a row (health.max_skipped is 3)" in found[1].message
+    apart = alarms(rows(30, policy__skipped=lambda step: int(step % 3 > 0)), "health.max_skipped=3")
+    assert [alarm.kind for alarm in apart] == ["not_finite"]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda path: path.name)
+def test_real_healthy_runs_and_controls_raise_no_alarm(run: Path) -> None:
+    config = parse((run / "config.toml").read_text(encoding="utf-8"), "config.toml")
+    assert watch_rows(config, read_metrics(run))[1] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "off"),
+    [
+        ("entropy_low", "health.entropy_low=0"),
+        ("entropy_high", "health.entropy_high=0"),
+        ("reward_fall", "health.reward_fall=0"),
+        ("no_reward", "health.reward_fall=0"),
+        ("truncated", "health.truncated=0"),
+        ("mismatch_kl", "health.mismatch_kl=0"),
+        ("grad_spike", "health.grad_spike=0"),
+    ],
+)
+def test_a_limit_of_0_turns_a_watcher_off(kind: str, off: str) -> None:
+    assert alarms(rows(60, **ILL[kind][0]), off) == []
+
+
+def test_an_alarm_sounds_again_only_after_it_was_gone_for_a_window() -> None:
+    def cut(step: int) -> float:
+        return 0.9 if step <= 20 or 24 <= step <= 30 or step > 60 else 0.0
+
+    found = alarms(rows(100, length__truncated_frac=cut), "health.truncated=0.5")
+    assert [alarm.step for alarm in found] == [WINDOW, 65]  # 5 of 8 steps at 0.9 are 0.56
+
+
+def test_a_run_that_never_had_a_right_answer_is_told_that_it_cannot_learn() -> None:
+    (alarm,) = alarms(rows(20, groups__all_wrong_frac=1.0, reward__correct=0.0, reward__mean=0.0))
+    assert alarm.step == WINDOW
+    assert "nothing can be learned" in alarm.message
+    assert "prompt.template" in alarm.message
+
+
+def test_a_noisy_reward_is_no_fall() -> None:
+    """+-0.2 a step on 0.5: the best of many means is lucky, and the worst unlucky."""
+    noisy = rows(
+        400, reward__mean=lambda step: 0.5 + 0.2 * (-1 if (step * 7919) % 5 < 2 else 1) * ((step * 31) % 7) / 6
+    )
+    assert alarms(noisy) == []
+
+
+def test_coins_have_no_reward_to_lose() -> None:
+    falling = rows(60, **ILL["reward_fall"][0])
+    assert alarms(falling, "reward.control=random") == []
+
+
+def test_the_past_of_a_resumed_run_gives_the_same_alarms() -> None:
+    some = rows(60, **ILL["reward_fall"][0], **ILL["truncated"][0])
+    config = Config()
+    whole = watch_rows(config, some)[1]
+    for cut in (0, 5, 21, 28, 40):
+        watch, before = watch_rows(config, some[:cut])
+        assert before + [alarm for row in some[cut:] for alarm in watch.add(row)] == whole
+
+
+def test_after_a_rollback_only_what_came_later_counts() -> None:
+    some = rows(60, reward__mean=lambda step: 0.1 if step > 20 else 0.5)
+    first, *_ = alarms(some)
+    _, again = watch_rows(Config(), some, {first.step})
+    assert [alarm.kind for alarm in again] == ["reward_fall", "reward_fall"]
+    assert again[1].step == first.step + WINDOW  # a window of new rows is full, and it is still low
+    recovered = [row | {"reward/mean": 0.5} if row["step"] > first.step else row for row in some]
+    assert len(watch_rows(Config(), recovered, {first.step})[1]) == 1
+
+
+def test_rows_of_older_releases_and_null_values_are_no_alarm() -> None:
+    bare = [{"step": step} for step in range(1, 40)]
+    assert alarms(bare) == []
+    nulls = rows(40, policy__entropy=None, policy__grad_norm=None, policy__mismatch_kl=None, reward__mean=None)
+    assert alarms(nulls) == []
+    odd: list[Any] = [metrics_row(step, policy__entropy="x", reward__mean=10**400) for step in range(1, 40)]
+    assert alarms(odd) == []
+
+
+def test_a_run_shorter_than_a_window_and_a_start_is_left_alone() -> None:
+    worst = {key: value for keys, _ in ILL.values() for key, value in keys.items()}
+    short = [row | {"policy/skipped": 0} for row in rows(60, **worst)[20 : 20 + WINDOW - 1]]
+    assert alarms(short) == []
+    assert START <= WINDOW
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("health.action=panic", "one of warn, stop, rollback"),
+        ("health.max_skipped=0", "at least 1"),
+        ("health.max_rollbacks=-1", "0 or more"),
+        ("health.rollback_lr=1.0", "more than 0, below 1"),
+        ("health.rollback_lr=0", "more than 0, below 1"),
+        ("health.reward_fall=1.5", "at least 0 (off) and below 1"),
+        ("health.entropy_low=-0.1", "at least 0 (off) and below 1"),
+        ("health.truncated=2", "at least 0 (off) and below 1"),
+        ("health.grad_spike=-1", "0 or more"),
+        ("health.floor=1", "unknown key"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(setting: str, words: str) -> None:
+    with pytest.raises(UserError) as error:
+        resolve(sets=[setting])
+    assert words in str(error.value)
+    assert setting.partition("=")[0] in str(error.value)
+
+
+def test_a_rollback_needs_a_checkpoint_to_go_back_to() -> None:
+    with pytest.raises(UserError, match=r"eval\.on"):
+        resolve(sets=["health.action=rollback", "eval.on=[]"])
+    with pytest.raises(UserError, match=r"checkpoints\.keep_best"):
+        resolve(sets=["health.action=rollback", "checkpoints.keep_last=2"])
+    resolve(sets=["health.action=rollback", "checkpoints.keep_last=2", "checkpoints.keep_best=1"])
+
+
+def test_alarms_are_plain_values() -> None:
+    (alarm,) = alarms(rows(60, **ILL["truncated"][0]))
+    assert dataclasses.asdict(alarm)["value"] == pytest.approx(0.1 + 0.65 * 5 / 8)
+    assert isinstance(Watch(Config()).add(metrics_row(1)), list)
