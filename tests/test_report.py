@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from r1v0.errors import UserError
 from r1v0.evaluate import Gain
+from r1v0.health import WATCHERS, Alarm
 from r1v0.metrics import PolicyReadings, step_row
 from r1v0.report import (
     compute,
@@ -267,6 +268,11 @@ def test_any_value_can_be_drawn(tmp_path: Path, value: float) -> None:
     assert len(plot([run], None if value > 0 else run / "c.png")) == (len(ALL) if value > 0 else 1)
 
 
+def test_numbers_past_all_reason_are_left_out(tmp_path: Path) -> None:
+    rows = [metrics_row(s, reward__mean=sign * 1.7e308, length__mean=10**400) for s, sign in ((1, 1), (2, -1))]
+    assert plot([write_run(tmp_path / "r", rows, [])])
+
+
 @settings(max_examples=40)
 @given(st.floats(-1e300, 1e300), st.floats(-1e300, 1e300), st.sampled_from(["share", "number", "log"]))
 def test_any_two_values_have_few_ticks(a: float, b: float, unit: style.Unit) -> None:
@@ -425,13 +431,16 @@ def test_durations(seconds: float, text: str) -> None:
 def test_every_logged_key_is_explained_and_every_explained_key_is_logged() -> None:
     root = Path(__file__).resolve().parent.parent
     text = (root / "docs" / "metrics.md").read_text(encoding="utf-8")
-    training, _, evaluation = text.partition("## Evaluations")
+    training, _, rest = text.partition("## Alarms")
+    alarms, _, evaluation = rest.partition("## Evaluations")
     problem = Problem("p", "q", "a", "s")
     rollout = Rollout(Prompt(problem, "q", [1]), Completion([1], [-1.0], "stop"), "a", Score(1.0, True, True))
     row = step_row(1, [Group(rollout.prompt, [rollout])], PolicyReadings(1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), {})
     trainer = (root / "src" / "r1v0" / "trainer.py").read_text(encoding="utf-8")
     logged = set(row) | set(re.findall(r'"((?:verify|time|memory)/\w+)":', trainer))
     assert explained(training) == logged | {"reward/<name>"}
+    lines = {field.name for field in fields(Alarm)} - {"fatal"} | {"action", "to_step", "lr_scale"}
+    assert explained(alarms) == lines | set(WATCHERS)
     keys = {field.name for kind in (EvalResult, Gain) for field in fields(kind)}
     assert explained(evaluation) == keys | {"step", "time_s", "template"}
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from r1v0.errors import unknown
+from r1v0.errors import UserError, unknown
 from r1v0.types import Problem, Prompt
 
 _BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -96,9 +96,18 @@ def render(template: str, problem: Problem) -> str:
 
 
 def make_prompt(template: str, problem: Problem, tokenizer: Tokenizer) -> Prompt:
-    """The rendered and tokenised problem. Raises UserError for an unknown template."""
+    """The rendered and tokenised problem. Raises UserError for an unknown template or a prompt without tokens."""
     text = render(template, problem)
-    return Prompt(problem, text, list(tokenizer.encode(text, add_special_tokens=True).ids))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"problem '{problem.id}' holds bytes that are no UTF-8 text: write it in UTF-8") from None
+    token_ids = list(tokenizer.encode(text, add_special_tokens=True).ids)
+    if not token_ids:
+        raise UserError(
+            f"problem '{problem.id}' in the template '{template}' has no tokens: ask something, or use another tokenizer"
+        )
+    return Prompt(problem, text, token_ids)
 
 
 def split_stops(stop: Sequence[str], tokenizer: Tokenizer) -> tuple[frozenset[int], tuple[str, ...]]:

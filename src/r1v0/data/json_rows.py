@@ -14,10 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from r1v0 import bounded
 from r1v0.data import gold
 from r1v0.errors import UserError
 
 Row = dict[str, object] | str  # a text says what is wrong with the row
+MAX_ARRAY = 2 << 30
+"""Longest JSON array, in bytes after unpacking: it is decoded in memory. MetaMathQA's has 396 MB."""
+
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -51,10 +55,10 @@ def read(path: Path, wanted: Collection[str]) -> JsonRows:
             for name, column in cells.items():
                 try:
                     column.append(_valid(gold.text(fields.get(name))))
-                except ValueError:
+                except (ValueError, RecursionError):  # a lone surrogate, or a list in a list in a list ...
                     column.append(None)
                     broken[row] = f"has no valid text in column '{name}'"
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, bounded.TooLarge) as error:
         raise UserError(f"{path} cannot be read: {reason(error)}") from error
     return JsonRows(cells, list(columns), lines, broken)
 
@@ -65,6 +69,15 @@ def is_array(path: Path) -> bool:
         with _open(path) as handle:
             return handle.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
     except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def check_bounds(path: Path) -> None:
+    """Raise UserError for a file that nothing should unpack or hold: a gzip bomb, or a line without an end."""
+    try:
+        for _ in bounded.lines(path):
+            pass
+    except (OSError, EOFError, zlib.error, bounded.TooLarge) as error:
         raise UserError(f"{path} cannot be read: {reason(error)}") from error
 
 
@@ -81,22 +94,20 @@ def _records(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Row]]:
-    with _open(path) as handle:
-        for number, line in enumerate(handle, 1):
-            if not line.strip():
-                continue
-            try:
-                row = _object(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                row = f"is not JSON ({reason(error)})"
-            yield number, row
+    for number, line in enumerate(bounded.lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            row = _object(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            row = f"is not JSON ({reason(error)})"
+        yield number, row
 
 
 def _array(path: Path) -> Iterator[tuple[int, Row]]:
     """One object at a time: all 395k of MetaMathQA at once would take 2 GB."""
     try:
-        with _open(path) as handle:
-            text = handle.read().decode("utf-8-sig")
+        text = bounded.read(path, MAX_ARRAY).decode("utf-8-sig")
         decode = json.JSONDecoder().raw_decode
         line, counted, place = 1, 0, _skip(text, text.index("[") + 1)
         while text[place : place + 1] != "]":
@@ -106,6 +117,8 @@ def _array(path: Path) -> Iterator[tuple[int, Row]]:
             place = _skip(text, place)
             if text[place : place + 1] == ",":
                 place = _skip(text, place + 1)
+    except bounded.TooLarge:
+        raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {reason(error)}") from error
 

@@ -26,6 +26,8 @@ from r1v0.errors import UserError
 from r1v0.types import Problem
 
 TOLERATED = 0.01
+MAX_TEXT = 100_000
+"""Longest question or answer, in characters: one row must not decide how much memory sampling takes."""
 _SHOWN = 3
 
 # What does not change a problem: line breaks, spaces and spacing macros, math delimiters, sizes of brackets and styles.
@@ -208,6 +210,8 @@ def _parse(question_cell: object, answer_cell: object, columns: Columns) -> tupl
         return f"has no text in column '{columns.question}'", None
     if answer is None:
         return f"has no text in column '{columns.answer}'", None
+    if len(question) > MAX_TEXT or len(answer) > MAX_TEXT:
+        return f"has a text of more than {MAX_TEXT} characters", None
     found = columns.gold(answer)
     if found is None:
         return f"has no answer of the form '{columns.gold.__name__}' in column '{columns.answer}'", None

@@ -74,8 +74,10 @@ def _read_file(path: Path, wanted: Collection[str]) -> Table:
     kind = _SUFFIXES.get(path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix)
     if kind is None or (kind == "parquet" and path.suffix == ".gz"):
         raise UserError(f"data path '{path}' is of no known format: {_HELP}")
-    if kind == "json" and json_rows.is_array(path):
-        return _held(path, wanted)
+    if kind == "json":
+        if json_rows.is_array(path):
+            return _held(path, wanted)
+        json_rows.check_bounds(path)
     with _quiet():
         from datasets import load_dataset
 

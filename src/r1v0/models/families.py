@@ -6,15 +6,17 @@ weights) is refused, never ignored. A checkpoint's names are a table, not code: 
 our parameter, so that loading and saving are exact copies.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from r1v0.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor  # `r1v0 plan` reads shapes without loading torch
 
 # model_type -> (bias on q, k, v; RMSNorm on each head's q and k). None: config.json's attention_bias decides.
 FAMILIES: dict[str, tuple[bool | None, bool]] = {
@@ -22,6 +24,10 @@ FAMILIES: dict[str, tuple[bool | None, bool]] = {
     "qwen3": (None, True),
     "llama": (None, False),
 }
+
+
+MAX_LAYERS = 1000
+"""Llama 3.1 405B has 126; each is an object in memory before any weight is read."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,11 @@ class ModelConfig:
 def parse_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
     """Read a Hugging Face config.json. Raises UserError for what is missing, of a wrong type or not supported."""
     family = raw.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise unknown(f"model_type in {where}:", str(family), FAMILIES)
 
-    def number(key: str, default: float | None = None) -> Any:
-        value = raw.get(key)
+    def number(key: str, default: float | None = None, source: Mapping[str, Any] = raw) -> Any:
+        value = source.get(key)
         value = default if value is None else value
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1 << 40:
             raise UserError(f"{where}: {key} is {value!r}: expected a positive number")
@@ -78,7 +84,7 @@ def parse_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
             raise UserError(f"{where}: {what} is not supported: use a checkpoint without it")
 
     # transformers 5 writes rope_parameters, older ones rope_theta and rope_scaling.
-    rope = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
+    rope = {**_section(raw, "rope_scaling", where), **_section(raw, "rope_parameters", where)}
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     refuse(rope_type not in ("default", "llama3"), f"rope type {rope_type!r}")
     refuse(raw.get("hidden_act", "silu") != "silu", f"hidden_act {raw.get('hidden_act')!r}")
@@ -97,13 +103,15 @@ def parse_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
         kv_heads=whole("num_key_value_heads", heads),
         head_dim=whole("head_dim", 128 if family == "qwen3" else whole("hidden_size") // heads),
         norm_eps=number("rms_norm_eps", 1e-6),
-        rope_theta=float(rope.get("rope_theta", number("rope_theta", 10000.0))),
+        rope_theta=float(number("rope_theta", 10000.0, rope if rope.get("rope_theta") is not None else raw)),
         max_positions=whole("max_position_embeddings", 32768 if family != "llama" else 2048),
         tied=raw.get("tie_word_embeddings", False) is True,
         qkv_bias=bool(bias),
         qk_norm=qk_norm,
         rope_scaling=_llama3_rope(rope, where) if rope_type == "llama3" else None,
     )
+    if config.layers > MAX_LAYERS:
+        raise UserError(f"{where}: num_hidden_layers is {config.layers}: expected at most {MAX_LAYERS}")
     if config.heads % config.kv_heads or config.head_dim % 2:
         raise UserError(
             f"{where}: {config.heads} heads, {config.kv_heads} KV heads of {config.head_dim}: expected a multiple, and even"
@@ -111,16 +119,28 @@ def parse_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
     return config
 
 
+def _section(raw: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    """An object inside config.json; empty where it is missing or null."""
+    value = raw.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: {key} is {value!r:.80}: expected an object")
+    return value
+
+
 def _llama3_rope(rope: Mapping[str, Any], where: str) -> Llama3Rope:
     try:
-        return Llama3Rope(
-            factor=float(rope["factor"]),
-            low_freq_factor=float(rope["low_freq_factor"]),
-            high_freq_factor=float(rope["high_freq_factor"]),
-            original_max_positions=int(rope["original_max_position_embeddings"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        factor, low, high = (float(rope[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+        found = Llama3Rope(factor, low, high, int(rope["original_max_position_embeddings"]))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{where}: rope_scaling is incomplete ({error}): expected Llama 3's four numbers") from None
+    if not (
+        all(0 < value < 1 << 40 for value in (factor, low, high, found.original_max_positions))
+        and found.low_freq_factor < found.high_freq_factor
+    ):
+        raise UserError(f"{where}: rope_scaling is {found}: expected positive numbers, low_freq_factor the smaller one")
+    return found
 
 
 def inverse_frequencies(config: ModelConfig) -> Tensor:
@@ -129,6 +149,8 @@ def inverse_frequencies(config: ModelConfig) -> Tensor:
     RoFormer (arXiv 2104.09864); with `rope_scaling`, Llama 3.1's: wavelengths longer than the original context are
     divided by `factor`, short ones kept, those between blended linearly.
     """
+    import torch
+
     powers = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     frequencies = 1.0 / (config.rope_theta**powers)
     scaling = config.rope_scaling

@@ -20,10 +20,14 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from r1v0 import bounded
 from r1v0.errors import UserError
+from r1v0.manifest import newest_whole
 from r1v0.models.families import hf_tensors, inverse_frequencies, parse_config
+from r1v0.models.lora import deltas, merged, save_adapter
 from r1v0.models.transformer import Transformer
-from r1v0.runlog import CHECKPOINTS, steps_in
+from r1v0.models.untrusted import DTYPES, check_links, check_size, check_tokenizer
+from r1v0.runlog import CHECKPOINTS
 
 TINY = Path(__file__).parent.parent / "assets" / "tiny"
 TEXT_FILES = (
@@ -60,15 +64,17 @@ def resolve_model(name: str) -> Path:
     """
     if name == "tiny":
         return TINY
+    if not name.strip():
+        raise UserError("model is empty: give a folder, a run folder, a hub id like Qwen/Qwen2.5-1.5B, or 'tiny'")
     path = Path(name).expanduser()
     if path.is_dir():
         if (path / CHECKPOINTS).is_dir():
-            steps = [folder for folder in steps_in(path / CHECKPOINTS) if (folder / "config.json").is_file()]
-            if not steps:
+            newest = newest_whole(path, half_way=False)
+            if newest is None:
                 raise UserError(
                     f"model '{name}' is a run folder without a checkpoint: let the run reach one, or name another model"
                 )
-            return steps[-1]
+            return newest
         if not (path / "config.json").is_file():
             raise UserError(
                 f"model '{name}' is a folder without config.json: expected a Hugging Face model folder or a run folder"
@@ -105,13 +111,15 @@ def _download(name: str) -> Path:
 
 def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Policy:
     """Load a Hugging Face folder. Raises UserError where it is not one that we can read exactly."""
+    check_links(folder, ("config.json", *TEXT_FILES))
     config = parse_config(read_json(folder / "config.json"), str(folder / "config.json"))
-    with torch.device("meta"):
+    check_size(folder, config, _weight_files(folder))
+    with torch.device(device):
         model = Transformer(config).to(dtype)
-    model.to_empty(device=device)
     model.frequencies = inverse_frequencies(config).to(device)
-    _read_weights(folder, model)
+    read_weights(folder, model)
     tokenizer = _read_tokenizer(folder)
+    check_tokenizer(folder, tokenizer, config.vocab)
     eos_ids = _eos_ids(folder, tokenizer)
     if max(eos_ids) >= config.vocab:
         raise UserError(
@@ -123,7 +131,10 @@ def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = 
 def save(
     policy: Policy, folder: Path, metadata: Mapping[str, str] | None = None, dtype: torch.dtype | None = None
 ) -> None:
-    """Write the policy into an existing empty folder as `transformers` and vLLM load it."""
+    """Write the policy into an existing empty folder as `transformers` and vLLM load it.
+
+    Adapters are merged into the weights, and written once more by themselves into `folder/adapter`, as PEFT loads them.
+    """
     raw = read_json(policy.folder / "config.json")
     dtype = dtype or policy.model.norm.dtype
     for old in ("torch_dtype", "dtype"):
@@ -134,14 +145,16 @@ def save(
         if (policy.folder / name).is_file():
             shutil.copyfile(policy.folder / name, folder / name)
     write_weights(policy.model, folder / "model.safetensors", dtype, metadata)
+    save_adapter(policy.model, folder / "adapter")
 
 
 def write_weights(
     model: Transformer, path: Path, dtype: torch.dtype, metadata: Mapping[str, str] | None = None
 ) -> None:
     """One safetensors file with Hugging Face's names."""
+    adapters = deltas(model)
     tensors = {
-        name: view.detach().to("cpu", dtype).clone()
+        name: merged(view.detach(), adapters.get(name)).detach().to("cpu", dtype).clone()
         for name, view in hf_tensors(model.config, dict(model.named_parameters()))
     }
     save_file(tensors, path, metadata={"format": "pt", **(metadata or {})})
@@ -151,11 +164,11 @@ def write_weights(
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from an untrusted file. Raises UserError."""
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise UserError(f"{path} has {path.stat().st_size} bytes: expected a JSON file of at most {MAX_JSON_BYTES}")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(bounded.read(path, MAX_JSON_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: expected a Hugging Face model folder that holds it") from None
+    except bounded.TooLarge:
+        raise UserError(f"{path} is too large: expected a JSON file of at most {MAX_JSON_BYTES} bytes") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read as JSON ({error.__class__.__name__}): download or save the model again"
@@ -165,7 +178,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_weights(folder: Path, model: Transformer) -> None:
+def read_weights(folder: Path, model: Transformer) -> None:
+    """Fill a model from a folder's safetensors files, in the model's own type. Raises UserError where they do not fit."""
     wanted = dict(hf_tensors(model.config, dict(model.named_parameters())))
     seen: set[str] = set()
     for path in _weight_files(folder):
@@ -210,7 +224,12 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _copy(file: Any, name: str, into: Tensor, path: Path) -> None:
-    shape = tuple(file.get_slice(name).get_shape())
+    stored = file.get_slice(name)
+    shape = tuple(stored.get_shape())
+    if stored.get_dtype() not in DTYPES:
+        raise UserError(
+            f"{path}: {name} has the type {stored.get_dtype()}: expected one of {', '.join(DTYPES)}; quantised weights are not read"
+        )
     if shape != tuple(into.shape):
         raise UserError(
             f"{path}: {name} has shape {list(shape)}, config.json asks for {list(into.shape)}: the files are of two models"
@@ -234,6 +253,8 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise UserError(f"{folder} holds no tokenizer.json: save a fast tokenizer with transformers' save_pretrained")
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise UserError(f"{path} has {path.stat().st_size} bytes: expected a tokenizer of at most {MAX_JSON_BYTES}")
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception for a damaged file

@@ -14,6 +14,7 @@ from r1v0 import runlog
 from r1v0.errors import UserError
 
 Points = dict[int, float]
+LARGEST = 1e300  # so that sums and differences of some are numbers too
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,8 @@ def _points(rows: list[dict[str, Any]], key: str) -> Points:
 
 
 def _number(value: Any) -> float:
-    try:
-        return float(value) if isinstance(value, int | float) else math.nan
-    except OverflowError:
-        return math.nan
+    """NaN, which is not drawn, for what is no number and for those whose differences no float can hold."""
+    return float(value) if isinstance(value, int | float) and abs(value) <= LARGEST else math.nan
 
 
 def _load(folder: Path) -> Run:

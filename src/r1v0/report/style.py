@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from r1v0 import runlog
+from r1v0.disk import write_atomic
 from r1v0.errors import UserError
 from r1v0.report.series import Entry, Points
 
@@ -93,7 +93,7 @@ def save(figure: "Figure", path: Path) -> Path:
         figure.savefig(buffer, format=kind, dpi=DPI)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        runlog.write_atomic(path, buffer.getvalue())
+        write_atomic(path, buffer.getvalue())
     except OSError as error:
         raise UserError(f"figure {path} cannot be written ({error.strerror}): choose another --out") from None
     return path

@@ -20,6 +20,8 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _OPENING = re.compile(r"\s{0,20}\{")
 _BARE_BOX = re.compile(r"[ \t]{1,20}([^\s{}$\\]{1,100})")
 _THE_ANSWER_IS = re.compile(r"the answer is:?", re.IGNORECASE)
+_FORMULA = re.compile(r"\\(?:[dtc]?frac|sqrt|binom|times|cdot|div|pi)(?![a-zA-Z])|√")
+_GOES_ON = re.compile(r"\s{0,9}(?:[/*×÷]\s{0,9}[-+(]?\d|\^\s{0,9}[{(]?\s{0,9}[-+]?\d)|[eE][-+]?\d")
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)")
 
 
@@ -60,10 +62,19 @@ def gsm8k(text: str) -> str | None:
 
 
 def number(text: str) -> str | None:
-    """The first number of a short text, without $ , % and a plus sign: "$1,250.50 each" -> "1250.50". None without one."""
+    """The first number of a short text, without $ , % and a plus sign: "$1,250.50 each" -> "1250.50". None without one, and
+    for a formula: 14/3, 10^5 and \\frac{14}{3} are not the number 14 or 10."""
+    if _FORMULA.search(text):
+        return None
     text = re.sub(r"\\[!,;: ]|[$%\\]|\{(?=,)|(?<=,)\}", "", text)
     match = _NUMBER.search(text)
-    return None if match is None else match.group().replace(",", "").removeprefix("+").rstrip(".")
+    if (
+        match is None
+        or _GOES_ON.match(text, match.end())
+        or text[: match.start()].rstrip(" {(").endswith(("^", "_", "/"))
+    ):
+        return None
+    return match.group().replace(",", "").removeprefix("+").rstrip(".")
 
 
 def _last_box(text: str) -> tuple[int, str] | None:

@@ -79,8 +79,8 @@ _MAGNITUDE = re.compile(r"(?<=[\d}\s])(" + "|".join(MAGNITUDES) + r")s?(?![a-zA-
 
 def strict_form(text: str) -> str:
     """The form that strict match compares. "" if nothing is left."""
-    text = _undelimited(_FENCE.sub("", _FRACTION.sub(r"\\frac", text)).strip().rstrip(".,"))
-    text = _SPACING.sub("", text.rstrip(".,")).strip()
+    text = _SPACING.sub("", _FENCE.sub("", _FRACTION.sub(r"\\frac", text)))  # first, or "." and "," would end a "\\,"
+    text = _undelimited(text.strip().rstrip(".,")).rstrip(".,").strip()
     whole = _WHOLE_TEXT.match(text)
     return "".join((whole[1] if whole else text).split())
 

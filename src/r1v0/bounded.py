@@ -1,0 +1,47 @@
+"""Reading files that strangers wrote: never more than a bound, whatever the file says or expands to.
+
+Decides: one line is at most MAX_LINE bytes, a file at most MAX_FILE after unpacking, so that neither a line of a gigabyte
+nor a gzip bomb can fill the memory. Only regular files are read line by line: a pipe or a device could keep us waiting
+for ever. `TooLarge` is a ValueError, which is what a damaged file raises anyway.
+"""
+
+import gzip
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+MAX_LINE = 16 << 20
+MAX_FILE = 8 << 30
+
+
+class TooLarge(ValueError):
+    """A file, or a line of it, that is past its bound. The message says which."""
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, unpacked if its name ends in .gz, each with its line break.
+
+    Raises TooLarge; OSError (also for what is no regular file), EOFError or zlib.error where it cannot be read.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(f"{path} is no regular file")
+    total = 0
+    with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+        while line := file.readline(MAX_LINE + 1):
+            total += len(line)
+            if len(line) > MAX_LINE:
+                raise TooLarge(f"a line of more than {MAX_LINE} bytes")
+            if total > MAX_FILE:
+                raise TooLarge(f"more than {MAX_FILE} bytes")
+            yield line
+
+
+def read(path: Path, limit: int) -> bytes:
+    """The whole file, unpacked if its name ends in .gz. Raises TooLarge past `limit` bytes, and as `lines` does; but a
+    pipe is read, which is how a shell hands over a file that it makes."""
+    with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise TooLarge(f"more than {limit} bytes")
+    return data
