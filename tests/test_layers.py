@@ -19,26 +19,58 @@ PACKAGE = Path(r1v0.__file__).parent
 ROWS = (
     ("__main__",),
     ("cli",),
-    ("report",),
-    ("trainer", "measure", "evaluate", "checkpoint", "pretrain"),
-    ("rollout", "metrics"),
-    ("sampler", "batch", "losses", "advantages", "logprobs", "optimizer", "device"),
-    ("models", "data", "prompts", "rewards"),
-    ("types", "config", "errors", "runlog", "environment", "interrupts", "reflection", "rng", "stats"),
+    ("report", "doctor", "bench"),
+    ("trainer", "guard", "measure", "evaluate", "checkpoint", "pending", "pretrain", "plan"),
+    ("rollout", "policies", "metrics"),
+    ("sampler", "batch", "budget", "losses", "advantages", "logprobs", "optimizer", "eight_bit", "device"),
+    ("models", "draw", "data", "prompts", "rewards"),
+    (
+        "types",
+        "bounded",
+        "config",
+        "errors",
+        "runlog",
+        "manifest",
+        "disk",
+        "lock",
+        "environment",
+        "health",
+        "interrupts",
+        "reflection",
+        "rng",
+        "stats",
+    ),
 )
 BESIDE = {
-    "trainer": {"evaluate", "checkpoint"},
+    "doctor": {"report"},
+    "guard": {"checkpoint", "trainer"},
+    "trainer": {"evaluate", "checkpoint", "guard", "pending"},
     "measure": {"trainer", "evaluate"},
     "batch": {"advantages"},
+    "budget": {"batch", "logprobs"},
+    "optimizer": {"eight_bit"},
     "rewards": {"data"},  # a reward reads an answer with its task's own parser
-    "config": {"errors"},
-    "runlog": {"config", "errors"},
+    "config": {"bounded", "errors"},
+    "checkpoint": {"pending"},
+    "runlog": {"bounded", "config", "disk", "errors"},
+    "manifest": {"disk", "errors", "runlog"},
+    "disk": {"errors"},
+    "lock": {"errors"},
+    "health": {"config", "stats"},
     "interrupts": {"errors"},
 }
 GROUND = set(ROWS[-1])  # standard library only
-TEXT_ONLY = {"data", "prompts", "rewards", "metrics", *GROUND}  # runs in grading processes and in a plot: no torch
+TEXT_ONLY = {
+    "doctor",
+    "data",
+    "prompts",
+    "rewards",
+    "metrics",
+    *GROUND,
+}  # runs in grading processes and in a plot: no torch
 HEAVY = {"datasets", "sympy", "math_verify", "latex2sympy2_extended", "matplotlib", "rich", "pandas", "pyarrow"}
 LAZY = {"r1v0.report.live"}  # modules that are themselves imported only inside functions
+PEERS = {"r1v0.bench.peers": {"transformers", "trl"}}  # where others are measured beside us, if they are installed
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "transformers", "trl", "vllm"}
 
 
@@ -166,7 +198,8 @@ def test_heavy_libraries_are_imported_where_they_are_used() -> None:
 
 
 def test_what_is_never_imported() -> None:
-    assert [found.place for found in OUTSIDE if top(found.target) in NEVER] == []
+    never = [found for found in OUTSIDE if top(found.target) in NEVER - PEERS.get(found.by, set())]
+    assert [found.place for found in never] == []
 
 
 def test_no_text_is_run_as_code() -> None:
@@ -209,6 +242,8 @@ CALL = "from r1v0.cli import main\ntry:\n    main({})\nexcept SystemExit:\n    p
         CALL.format(["train", "--help"]),
         CALL.format(["plot", "--help"]),
         CALL.format(["presets"]),
+        CALL.format(["plan", "--card", "a100"]),
+        CALL.format(["doctor", "nowhere"]),
         CALL.format(["train", "--set", "grpo.group_sise=3"]),
     ],
 )

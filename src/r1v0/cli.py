@@ -1,19 +1,26 @@
 """The command line: parse, call one function, turn errors into exit codes.
 
-Decides: 0 is fine; 2 is a mistake of the user's, one line on stderr and nothing overwritten; 130 is an interruption
+Decides: 0 is fine; 1 is a plan that does not fit; 2 is a mistake of the user's, one line on stderr and nothing overwritten; 130 is an interruption
 after a clean checkpoint. A traceback is always a defect of ours. torch is imported only by verbs that compute.
 """
 
 import argparse
+import errno
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
 from r1v0 import __version__, config, runlog
 from r1v0.errors import Interrupted, UserError, unknown
+from r1v0.lock import hold
+
+# What the system says of a path that a user should not have given; any other OSError is a defect of ours.
+NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -21,6 +28,15 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}: see `{self.prog} --help`")
+
+
+def _path(text: str) -> Path:
+    """An option's path. An empty one, of a shell variable that is not set, would be the working folder."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(
+            "the path is empty, give one" if not text.strip() else "a path has no zero byte"
+        )
+    return Path(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # a pager or head closed our output
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in NO_PATH or error.filename is None:
+            raise
+        print(f"r1v0: {UserError(f'{error.filename!s:.200}: {error.strerror}: give another path')}", file=sys.stderr)
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,10 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     train = verb("train", _train, "train a model by GRPO; without arguments, the embedded countdown run")
     _config_options(train)
     train.add_argument(
-        "--out", type=Path, metavar="DIR", help="run folder to make (default: the next free one in runs/)"
+        "--out", type=_path, metavar="DIR", help="run folder to make (default: the next free one in runs/)"
     )
     train.add_argument(
-        "--resume", type=Path, metavar="DIR", help="go on with the run in this folder from its newest checkpoint"
+        "--resume", type=_path, metavar="DIR", help="go on with the run in this folder from its newest checkpoint"
     )
 
     evaluate = verb(
@@ -74,10 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--samples", type=int, metavar="K", help="answers a problem")
     evaluate.add_argument("--template", metavar="NAME[,NAME]", help="prompt templates to compare")
     evaluate.add_argument(
-        "--against", type=Path, metavar="DIR", help="an earlier evaluation's folder: print paired differences"
+        "--against", type=_path, metavar="DIR", help="an earlier evaluation's folder: print paired differences"
     )
     evaluate.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for the answers (default: the next free one in runs/)"
+        "--out", type=_path, metavar="DIR", help="folder for the answers (default: the next free one in runs/)"
     )
     _config_options(evaluate)
 
@@ -91,19 +112,44 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument(
         "runs", nargs="+", metavar="RUN", help="run folder, or LABEL=RUN[,RUN...] for the seeds of one setting"
     )
-    plot.add_argument("--out", type=Path, metavar="FILE", help="picture to write (default: RUN/figures/)")
+    plot.add_argument("--out", type=_path, metavar="FILE", help="picture to write (default: RUN/figures/)")
 
     verify = verb("verify", _verify, "grade an answer against a gold answer, and say why")
     verify.add_argument("gold", nargs="?", metavar="GOLD")
     verify.add_argument("answer", nargs="?", metavar="ANSWER")
-    verify.add_argument("--batch", type=Path, metavar="FILE", help='JSON lines {"gold", "pred"} to grade')
+    verify.add_argument("--batch", type=_path, metavar="FILE", help='JSON lines {"gold", "pred"} to grade')
     verify.add_argument("--reward", default="math", metavar="NAME", help="which reward decides (default: math)")
 
+    doctor = verb("doctor", _doctor, "tell what went well or wrong in a run, each with the figure that shows it")
+    doctor.add_argument("runs", nargs="+", type=_path, metavar="RUN", help="run folder, finished or not")
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+
     pretrain = verb("pretrain", _pretrain, "rebuild the embedded base model")
-    pretrain.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to make")
+    pretrain.add_argument("--out", type=_path, required=True, metavar="DIR", help="model folder to make")
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
     pretrain.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores)")
+
+    plan = verb("plan", _plan, "tell before a run whether it fits, where the memory goes, and how long a step takes")
+    plan.add_argument("--gpu-memory", type=float, metavar="GB", help="a GPU with so much memory")
+    plan.add_argument(
+        "--card", metavar="NAME", help="a GPU by name: a100, h100, 4090, l4, ... (without both: this CPU)"
+    )
+    plan.add_argument("--length", type=int, metavar="TOKENS", help="mean completion (default: a quarter of the limit)")
+    _config_options(plan)
+
+    bench = verb(
+        "bench", _bench, "measure sampling and training on this machine, beside transformers and TRL if they are there"
+    )
+    bench.add_argument(
+        "model", nargs="?", default="tiny", metavar="MODEL", help="folder, run folder, hub id or 'tiny' (default)"
+    )
+    bench.add_argument(
+        "--rounds", type=int, default=3, help="rounds of each measurement; medians are shown (default: 3)"
+    )
+    bench.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores)")
+    bench.add_argument("--alone", action="store_true", help="r1v0 only, even if others are installed")
+    bench.add_argument("--quick", action="store_true", help="a few tokens only: does everything run?")
 
     presets = verb("presets", _presets, "list the presets, or show one, or list every setting")
     presets.add_argument("name", nargs="?", metavar="NAME", help="preset to show")
@@ -113,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _config_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", metavar="NAME", help="named settings (default: countdown)")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings, over the preset's")
+    parser.add_argument("--config", type=_path, metavar="FILE", help="TOML file of settings, over the preset's")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over both; may be repeated"
     )
@@ -153,25 +199,51 @@ def _train(arguments: argparse.Namespace) -> None:
             arguments.preset or (arguments.config.stem if arguments.config else "countdown")
         )
         runlog.need_free(folder)
-    from r1v0 import checkpoint, trainer  # imports torch
-    from r1v0.device import device_name
-    from r1v0.environment import environment
-    from r1v0.report.progress import open_progress
+    with ExitStack() as stack:
+        if arguments.resume is not None:
+            stack.enter_context(
+                hold(folder)
+            )  # before its checkpoints are looked at: another process may be writing one
+        from r1v0 import trainer  # imports torch
+        from r1v0.device import device_name
+        from r1v0.environment import environment
+        from r1v0.report.progress import open_progress
 
-    start = checkpoint.newest_checkpoint(folder) if arguments.resume else None
-    run = trainer.prepare(settings, start)
-    used = {"problems": run.problems.size or None, "malformed": run.problems.malformed, "dropped": run.problems.dropped}
-    about = environment(device_name(run.policy.device), settings.threads) | {"data": used}
-    if start is None:
-        log = runlog.create(folder, config.to_toml(settings), about)
-    else:
-        log = runlog.resume(folder, config.to_toml(settings), run.state.step, about)
-    with open_progress() as progress:
+        start = _start(folder, settings) if arguments.resume is not None else None
+        run = trainer.prepare(settings, start)
+        used = {
+            "problems": run.problems.size or None,
+            "malformed": run.problems.malformed,
+            "dropped": run.problems.dropped,
+        }
+        about = environment(device_name(run.policy.device), settings.threads) | {"data": used}
+        if arguments.resume is not None:
+            trainer.first_answers(folder)  # if they are damaged, say so before anything is changed
+            log = runlog.resume(folder, config.to_toml(settings), run.state.step, about)
+        else:
+            stack.enter_context(hold(folder))
+            log = runlog.create(folder, config.to_toml(settings), about)
+        progress = stack.enter_context(open_progress())
         try:
             progress.finish({"checkpoint": trainer.train(run, log, progress)})
         except Interrupted:
-            progress.note(f"stopped after step {run.state.step}; go on with: r1v0 train --resume {folder}")
+            inside = f", {len(run.pending.done)} updates into the next" if run.pending else ""
+            progress.note(f"stopped after step {run.state.step}{inside}; go on with: r1v0 train --resume {folder}")
             raise
+
+
+def _start(folder: Path, settings: config.Config) -> Path | None:
+    """The checkpoint to go on from; None if the run was stopped before its first. Raises UserError."""
+    from r1v0 import checkpoint, manifest
+
+    start = manifest.newest_whole(folder)
+    if start is None:
+        manifest.to_stderr(f"{folder} holds no checkpoint yet: starting at step 0")
+        return None
+    before = checkpoint.load_config(start)
+    if before is not None:  # config.toml may have been edited since
+        config.need_resumable(before, settings, f" ({folder / runlog.CONFIG} was changed after {start.name})")
+    return start
 
 
 def _eval(arguments: argparse.Namespace) -> None:
@@ -182,6 +254,8 @@ def _eval(arguments: argparse.Namespace) -> None:
     extra = [f"eval.on={_list(arguments.on)}"] if arguments.on is not None else []
     extra += [f"eval.samples={arguments.samples}"] if arguments.samples is not None else []
     settings = _resolve(arguments, extra)
+    if not settings.eval.on:
+        raise UserError("eval.on is []: name what to measure, for example --on countdown")
     templates = arguments.template.split(",") if arguments.template else [settings.prompt.template]
     for template in templates:
         if template not in TEMPLATES:
@@ -206,8 +280,9 @@ def _list(names: str) -> str:
 
 def _sample(arguments: argparse.Namespace) -> None:
     settings = _resolve(arguments)
-    if arguments.samples < 1:
-        raise UserError(f"--samples is {arguments.samples}: expected at least 1")
+    most = config.LARGEST["eval.samples"]
+    if not 1 <= arguments.samples <= most:
+        raise UserError(f"--samples is {arguments.samples}: expected at least 1 and at most {most}")
     from r1v0.measure import answers_to  # imports torch
 
     for text, finished in answers_to(arguments.model, arguments.problem, settings, arguments.samples):
@@ -230,12 +305,22 @@ def _verify(arguments: argparse.Namespace) -> None:
     settings = config.resolve(sets=[f"reward.name={json.dumps(arguments.reward)}"])
     if arguments.batch is not None:
         if arguments.gold is not None:
-            raise UserError("verify takes GOLD ANSWER or --batch FILE, not both")
+            raise UserError("GOLD and --batch are both given: verify takes GOLD ANSWER or --batch FILE, not both")
         print(verify.verify_batch(arguments.batch, sys.stdout, settings.reward), file=sys.stderr)
         return
     if arguments.answer is None:
         raise UserError('verify needs a gold answer and an answer, for example: r1v0 verify "\\frac{1}{2}" "0.5"')
     print("\n".join(verify.explain(arguments.gold, arguments.answer, settings.reward)))
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from r1v0 import doctor
+
+    if arguments.json:
+        print(doctor.as_json(arguments.runs))
+        return
+    width = min(140, shutil.get_terminal_size().columns)
+    print("\n\n".join(doctor.report(run, doctor.examine(run), width) for run in arguments.runs))
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:
@@ -253,6 +338,24 @@ def _pretrain(arguments: argparse.Namespace) -> None:
 
         pretrain.pretrain(arguments.out, arguments.seed, steps, arguments.threads, show)
     print(f"base model: {arguments.out}")
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from r1v0.plan import make_plan
+    from r1v0.plan.report import report
+
+    plan = make_plan(_resolve(arguments), arguments.card, arguments.gpu_memory, arguments.length)
+    print(report(plan))
+    return 0 if plan.fits else 1
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    for name in ("rounds", "threads"):
+        if getattr(arguments, name) < (name == "rounds"):
+            raise UserError(f"--{name} is {getattr(arguments, name)}: expected at least {int(name == 'rounds')}")
+    from r1v0.bench.verb import bench  # imports torch
+
+    bench(arguments.model, arguments.rounds, arguments.threads, not arguments.alone, arguments.quick)
 
 
 def _presets(arguments: argparse.Namespace) -> None:

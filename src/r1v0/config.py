@@ -21,9 +21,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from r1v0 import bounded
 from r1v0.errors import UserError, unknown
 
 PRESET_DIR = Path(__file__).parent / "presets"
+MAX_TOML = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ class SamplingConfig:
     max_new_tokens: int = 320
     """length limit of a completion, in tokens; a completion cut there is "truncated" and scores 0"""
     slots: int = 128
-    """sequences decoded at the same time"""
+    """sequences decoded at the same time; 0: as many as memory allows, up to 128 on a CPU and 256 on a GPU"""
+    dtype: Literal["auto", "bfloat16"] = "auto"
+    """auto samples with the very weights that are trained; bfloat16 with a rounded copy: see policy/mismatch_kl"""
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,20 @@ class OptimizerConfig:
     """AdamW's decoupled weight decay, on matrices only"""
     grad_clip: float = 1.0
     """largest norm of the gradient"""
-    micro_batch_tokens: int = 8192
-    """tokens of one forward and backward pass; cannot change the gradient"""
+    micro_batch_tokens: int = 0
+    """tokens of one forward and backward pass, halved when memory runs out; 0: by free memory. Cannot change the gradient"""
+    states: Literal["float32", "8bit"] = "float32"
+    """AdamW's moments; 8bit keeps them in a quarter of the memory (needs bitsandbytes), bfloat16 weights then without masters"""
+    offload: bool = False
+    """keep AdamW's moments and the master weights in CPU memory, and update them there: for a GPU that is too small"""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    rank: int = 0
+    """train adapters of this rank on all linear layers and freeze the model (LoRA); 0 trains the whole model"""
+    alpha: float = 16.0
+    """the adapters' output is scaled by alpha / rank"""
 
 
 @dataclass(frozen=True)
@@ -159,6 +175,38 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointsConfig:
+    keep_last: int = 0
+    """delete all but so many of the newest checkpoints, once a new one is safe; 0: keep all"""
+    keep_best: int = 0
+    """keep so many more: those with the best accuracy on the first dataset of eval.on, of those that were evaluated"""
+
+
+@dataclass(frozen=True)
+class HealthConfig:
+    action: Literal["warn", "stop", "rollback"] = "warn"
+    """what a sign of collapse does: a warning, the end of the run, or back to the best checkpoint at a lower rate"""
+    max_skipped: int = 3
+    """so many steps in a row with a non-finite loss or gradient end the run; each skips its update"""
+    max_rollbacks: int = 2
+    """after so many rollbacks the next one ends the run"""
+    rollback_lr: float = 0.5
+    """each rollback multiplies the learning rate by this"""
+    entropy_low: float = 0.1
+    """alarm where the entropy falls below this share of the run's first steps; 0: never"""
+    entropy_high: float = 4.0
+    """alarm where the entropy rises above so many times that of the run's first steps; 0: never"""
+    reward_fall: float = 0.2
+    """alarm where the mean reward has lost this share of its best, by more than its noise; 0: never"""
+    truncated: float = 0.5
+    """alarm where more than this share of completions is cut off; 0: never"""
+    mismatch_kl: float = 0.05
+    """alarm where the sampler's and the trainer's distributions are further apart, in nats a token; 0: never"""
+    grad_spike: float = 10.0
+    """alarm where gradient norms are again and again so many times their median; 0: never"""
+
+
+@dataclass(frozen=True)
 class Config:
     model: str = "tiny"
     """a Hugging Face folder, a hub id, a run folder (its newest checkpoint), or "tiny", the embedded base model"""
@@ -176,8 +224,11 @@ class Config:
     reward: RewardConfig = field(default_factory=RewardConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
 
 
 # Papers' names for rows of settings. Sources: grpo DeepSeekMath (arXiv 2402.03300, eq. 3); dr_grpo Understanding
@@ -195,12 +246,36 @@ VARIANTS: dict[str, dict[str, Any]] = {
 MAY_CHANGE = (
     "steps",
     "checkpoint_every",
+    "checkpoints.keep_last",
+    "checkpoints.keep_best",
     "threads",
     "eval.every",
     "optimizer.micro_batch_tokens",
     "reward.workers",
     "sampling.slots",
+    "health.action",
+    "health.max_skipped",
+    "health.max_rollbacks",
 )
+
+# What a slip of the keyboard must not ask of a machine: each stands for memory, processes or time before the first step.
+LARGEST = {
+    "steps": 999_999_999,  # a step's name has nine digits at most (runlog.py)
+    "threads": 1024,
+    "sampling.max_new_tokens": 1 << 20,
+    "eval.max_new_tokens": 1 << 20,
+    "sampling.slots": 1 << 16,
+    "grpo.groups": 1 << 16,
+    "grpo.group_size": 1 << 16,
+    "grpo.max_refills": 1 << 16,
+    "grpo.epochs": 1 << 16,
+    "eval.samples": 1 << 16,
+    "lora.rank": 1 << 14,
+    "data.max_problems": 1 << 24,
+    "reward.workers": 1024,
+    "reward.memory_mb": 1 << 30,
+    "reward.timeout_s": 86_400.0,
+}
 
 # Settings that other trainers have and that would make the logprobs of training wrong.
 _TRUNCATED = (
@@ -256,13 +331,21 @@ def resume(config: Config, sets: Iterable[str]) -> Config:
     """A run's own config with the few changes that a resumed run may make. Raises UserError for any other."""
     changed: Config = _apply(config, _layer(sets), "--set")
     validate(changed)
-    for key, (was, now) in differences(config, changed).items():
-        if key not in MAY_CHANGE:
-            raise UserError(
-                f"{key} was {json.dumps(was)} in this run and cannot become {json.dumps(now)}: only {', '.join(MAY_CHANGE)} may change on "
-                "--resume; start a new run for others"
-            )
+    need_resumable(config, changed)
     return changed
+
+
+def need_resumable(was: Config, now: Config, where: str = "") -> None:
+    """Raise UserError unless a run that had the config `was` may go on with `now`, which `where` says."""
+    wrong = [
+        f"{key} was {json.dumps(before)} in this run and cannot become {json.dumps(after)}"
+        for key, (before, after) in differences(was, now).items()
+        if key not in MAY_CHANGE
+    ]
+    if wrong:
+        raise UserError(
+            f"{'; '.join(wrong)}{where}: only {', '.join(MAY_CHANGE)} may change on --resume; start a new run for others"
+        )
 
 
 def validate(config: Config) -> None:
@@ -272,16 +355,44 @@ def validate(config: Config) -> None:
         if not ok:
             raise UserError(f"{key} is {json.dumps(_get(config, key))}: expected {expected}")
 
-    for key in ("grpo.groups", "sampling.max_new_tokens", "sampling.slots", "eval.every", "eval.samples", "grpo.minibatches",
-                "grpo.epochs", "optimizer.micro_batch_tokens", "reward.workers", "checkpoint_every"):  # fmt: skip
+    for key in ("grpo.groups", "sampling.max_new_tokens", "eval.every", "eval.samples", "grpo.minibatches",
+                "grpo.epochs", "reward.workers", "checkpoint_every"):  # fmt: skip
         need(_get(config, key) >= 1, key, "a whole number of at least 1")
-    for key in ("seed", "steps", "threads", "grpo.max_refills", "grpo.kl_coef", "eval.max_problems", "eval.max_new_tokens", "data.max_problems",
-                "optimizer.warmup_steps", "optimizer.weight_decay", "eval.temperature"):  # fmt: skip
+    for key, most in LARGEST.items():
+        need(_get(config, key) <= most, key, f"at most {most}")
+    for key in ("checkpoints.keep_last", "checkpoints.keep_best"):
+        need(_get(config, key) >= 0, key, "0 or more")
+    for key in ("seed", "steps", "threads", "sampling.slots", "grpo.max_refills", "grpo.kl_coef", "eval.max_problems",
+                "eval.max_new_tokens", "data.max_problems", "optimizer.warmup_steps", "optimizer.weight_decay",
+                "optimizer.micro_batch_tokens", "eval.temperature"):  # fmt: skip
         need(_get(config, key) >= 0, key, "0 or more")
     for key in ("sampling.temperature", "optimizer.lr", "optimizer.grad_clip", "reward.timeout_s", "reward.memory_mb"):
         need(_get(config, key) > 0, key, "more than 0")
+    for key in ("health.max_rollbacks", "health.entropy_high", "health.mismatch_kl", "health.grad_spike"):
+        need(_get(config, key) >= 0, key, "0 or more")
+    for key in ("health.entropy_low", "health.reward_fall", "health.truncated"):
+        need(0 <= _get(config, key) < 1, key, "at least 0 (off) and below 1")
+    if config.health.action == "rollback":
+        need(
+            len(config.eval.on) > 0,
+            "eval.on",
+            "a dataset: health.action=rollback goes back to the best evaluated checkpoint",
+        )
+        kept = config.checkpoints.keep_last == 0 or config.checkpoints.keep_best > 0
+        need(kept, "checkpoints.keep_best", "at least 1: health.action=rollback goes back to the best checkpoint")
+    need(config.health.max_skipped >= 1, "health.max_skipped", "a whole number of at least 1")
+    need(0 < config.health.rollback_lr < 1, "health.rollback_lr", "more than 0, below 1")
     for key in ("optimizer.beta1", "optimizer.beta2"):
         need(0 <= _get(config, key) < 1, key, "at least 0 and below 1")
+    need(config.lora.rank >= 0, "lora.rank", "0 (train the whole model) or more")
+    need(config.lora.alpha > 0, "lora.alpha", "more than 0")
+    eight_bit, lora = config.optimizer.states == "8bit", config.lora.rank > 0
+    need(not (eight_bit and lora), "optimizer.states", "float32 where lora.rank is set: adapters are small")
+    need(
+        not (eight_bit and config.optimizer.offload),
+        "optimizer.states",
+        "float32 where optimizer.offload is set: offloaded, they take no GPU memory at all",
+    )
     names = [spec.partition("=")[0].strip() for spec in config.eval.on]
     need(len(set(names)) == len(names), "eval.on", "each dataset once")
     need(config.grpo.group_size >= 2, "grpo.group_size", "at least 2: a group of one has no advantage")
@@ -348,10 +459,10 @@ def _get(config: Config, key: str) -> Any:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a BOM
+        text = bounded.read(path, MAX_TOML).decode("utf-8-sig")  # some editors begin a file with a BOM
     except FileNotFoundError:
         raise UserError(f"config file {path} does not exist: give the path of a TOML file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = error.__class__.__name__
         raise UserError(f"config file {path} cannot be read ({reason}): give a UTF-8 TOML file") from None
     return _toml(text, str(path))

@@ -23,6 +23,7 @@ from r1v0.stats import accuracy_interval, majority_correct, mean, paired_differe
 from r1v0.types import EvalResult, FinishReason, Problem, Rollout
 
 CHUNK = 4  # problems are answered in chunks of this many times the slots, so that a stopped evaluation loses little
+AUTOMATIC = 256  # slots to reckon with where sampling.slots = 0 leaves them open
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def answer_problems(
         (problem, [s for s in range(config.eval.samples) if (problem.id, s) not in known]) for problem in problems
     ]
     wanted = [(problem, samples) for problem, samples in wanted if samples]
-    size = max(1, CHUNK * config.sampling.slots // config.eval.samples)
+    size = max(1, CHUNK * (config.sampling.slots or AUTOMATIC) // config.eval.samples)
     for start in range(0, len(wanted), size):
         chunk = wanted[start : start + size]
         prompts = [make_prompt(config.prompt.template, problem, policy.tokenizer) for problem, _ in chunk]
@@ -92,10 +93,26 @@ def _answer(dataset: str, template: str, sample: int, rollout: Rollout) -> Answe
     )
 
 
+def parse_answer(record: Any) -> Answer:
+    """An answer of its JSON object, every field of its type. Raises TypeError for an object that is none."""
+    answer = Answer(**record)
+    texts = (answer.dataset, answer.template, answer.problem, answer.gold, answer.text, answer.failure)
+    good = (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(answer.extracted, str | None)
+        and answer.finish_reason in ("stop", "length")
+        and all(type(number) is int and 0 <= number < 1 << 31 for number in (answer.sample, answer.tokens))
+        and all(isinstance(verdict, bool) for verdict in (answer.correct, answer.strict))
+    )
+    if not good:
+        raise TypeError("a field of another type")
+    return answer
+
+
 def parse_answers(records: Iterable[Any], where: str) -> list[Answer]:
     """Answers of their JSON objects. Raises UserError for an object that is none."""
     try:
-        return [Answer(**record) for record in records]
+        return [parse_answer(record) for record in records]
     except TypeError:
         raise UserError(f"{where} holds something that is no graded answer: remove it, or evaluate again") from None
 

@@ -15,12 +15,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from r1v0 import runlog
+from r1v0 import bounded, lock, runlog
 from r1v0.config import Config, to_toml
 from r1v0.data import eval_name, load_eval
-from r1v0.device import choose_device, set_threads
+from r1v0.device import choose_sampling, set_threads
+from r1v0.disk import append_whole, write_atomic, writing
 from r1v0.errors import UserError
-from r1v0.evaluate import Answer, answer_problems, gain, summarise, with_template
+from r1v0.evaluate import Answer, answer_problems, gain, parse_answer, summarise, with_template
 from r1v0.interrupts import stoppable
 from r1v0.models.loading import load, read_json, resolve_model
 from r1v0.prompts import make_prompt
@@ -45,15 +46,11 @@ def measure(
     set_threads(config)
     evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}
     before = read_answers(against) if against is not None else []
-    policy = load(resolve_model(model), *choose_device(config))
-    _open(out, {"model": model, "templates": list(templates), "config": to_toml(config)})
-    done = read_answers(out)
+    policy = load(resolve_model(model), *choose_sampling(config))
     rows = []
-    with (
-        stoppable() as check,
-        verifiers(config, list(evals)) as graders,
-        open(out / ANSWERS, "ab", buffering=0) as file,
-    ):
+    with lock.hold(out), stoppable() as check, verifiers(config, list(evals)) as graders:
+        _open(out, {"model": model, "templates": list(templates), "config": to_toml(config)})
+        done = read_answers(out)
         for name, template in itertools.product(evals, templates):
             own = [answer for answer in done if (answer.dataset, answer.template) == (name, template)]
             known = {(answer.problem, answer.sample) for answer in own}
@@ -61,20 +58,22 @@ def measure(
             poll = polling(progress, check, f"{name} ({template})")
             asked = with_template(config, template)
             for chunk in answer_problems(policy, name, evals[name], asked, graders[name], poll, known):
-                file.write(b"".join(json.dumps(asdict(answer)).encode("ascii") + b"\n" for answer in chunk))
+                lines = b"".join(json.dumps(asdict(answer)).encode("ascii") + b"\n" for answer in chunk)
+                append_whole(out / ANSWERS, lines)
                 own += chunk
                 progress.note(f"{name} ({template}): {len(own)} of {total} answers")
             since = gain(_matching(before, name, template), own)
             result = asdict(summarise(name, own)) | (asdict(since) if since else {})
             rows.append({"step": 0, "template": template} | result)
-    runlog.write_atomic(out / runlog.EVALS, b"".join(map(runlog.json_line, rows)))
+        with writing(out / runlog.EVALS):
+            write_atomic(out / runlog.EVALS, b"".join(map(runlog.json_line, rows)))
     return rows
 
 
 def answers_to(model: str, question: str, config: Config, samples: int) -> Iterator[tuple[str, bool]]:
     """`samples` answers to one question as they end: (text, whether it ended by itself). Raises UserError."""
     set_threads(config)
-    policy = load(resolve_model(model), *choose_device(config))
+    policy = load(resolve_model(model), *choose_sampling(config))
     prompt = make_prompt(config.prompt.template, Problem("cli", question, "", "cli"), policy.tokenizer)
     settings = sampling_settings(policy, config, config.sampling.temperature, config.sampling.max_new_tokens)
     request = Request(prompt.token_ids, [key(config.seed, "sample", question, sample) for sample in range(samples)])
@@ -87,11 +86,15 @@ def read_answers(out: Path) -> list[Answer]:
     if not (out / PLAN).is_file():
         raise UserError(f"{out} holds no evaluation (no {PLAN}): give a folder that `r1v0 eval --out` wrote")
     path = out / ANSWERS
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    try:
+        lines = list(bounded.lines(path)) if path.exists() else []
+    except (OSError, bounded.TooLarge) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path} cannot be read ({reason}): expected a file of graded answers") from None
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(Answer(**json.loads(line)))
+            found.append(parse_answer(json.loads(line)))
         except (ValueError, TypeError, RecursionError):
             if number != len(lines):
                 raise UserError(
@@ -112,12 +115,13 @@ def _open(out: Path, plan: dict[str, Any]) -> None:
         path = out / ANSWERS
         data = path.read_bytes() if path.exists() else b""
         if not data.endswith(b"\n") and data:
-            runlog.write_atomic(path, data[: data.rfind(b"\n") + 1])
+            with writing(path):
+                write_atomic(path, data[: data.rfind(b"\n") + 1])
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if any(path.name != lock.NAME for path in out.iterdir()):
         raise UserError(f"{out} exists and holds no evaluation: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    runlog.write_atomic(out / PLAN, (json.dumps(plan, indent=2) + "\n").encode("ascii"))
+    with writing(out / PLAN):
+        write_atomic(out / PLAN, (json.dumps(plan, indent=2) + "\n").encode("ascii"))
 
 
 def _matching(answers: Sequence[Answer], dataset: str, template: str) -> list[Answer]:

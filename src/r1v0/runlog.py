@@ -16,20 +16,25 @@ import json
 import math
 import os
 import re
+import shutil
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r1v0 import bounded
+from r1v0.disk import append_whole, write_atomic, writing
 from r1v0.errors import UserError
 
 if TYPE_CHECKING:
     from r1v0.config import Config
 
-CONFIG, ENV, METRICS, EVALS = "config.toml", "env.json", "metrics.jsonl", "evals.jsonl"
+CONFIG, ENV, METRICS, EVALS, HEALTH = "config.toml", "env.json", "metrics.jsonl", "evals.jsonl", "health.jsonl"
 ROLLOUTS, ANSWERS, CHECKPOINTS, FIGURES = "rollouts", "answers", "checkpoints", "figures"
-PARTS = (CONFIG, ENV, METRICS, EVALS, ROLLOUTS, ANSWERS, CHECKPOINTS, FIGURES)
+MAX_STEP = 999_999_999  # a step's name has nine digits at most
+PARTS = (CONFIG, ENV, METRICS, EVALS, HEALTH, ROLLOUTS, ANSWERS, CHECKPOINTS, FIGURES)
 
 
 class Progress:
@@ -76,9 +81,18 @@ class RunLog:
         """One training step: keys of docs/metrics.md, `step` among them."""
         _append(self.folder / METRICS, row)
 
-    def append_evals(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """One evaluation: a row for each dataset, written by one call."""
-        _append(self.folder / EVALS, *rows)
+    def append_evals(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """One evaluation: a row for each dataset, written by one call. Rows that a crash left of the same one go."""
+        path, steps = self.folder / EVALS, {row["step"] for row in rows}
+        before = _read_rows(path)
+        if any(row["step"] in steps for row in before):
+            _write(path, b"".join(json_line(row) for row in before if row["step"] not in steps))
+        _append(path, *rows)
+
+    def append_health(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The alarms of a step (health.py), written by one call; docs/metrics.md explains the keys."""
+        if rows:
+            _append(self.folder / HEALTH, *rows)
 
     def write_rollouts(self, step: int, records: Iterable[Mapping[str, Any]]) -> Path:
         """All rollouts of a training step, one JSON object a line, gzipped. Equal records give equal bytes."""
@@ -91,36 +105,44 @@ class RunLog:
     def truncate_after(self, step: int) -> None:
         """Forget all that was logged after `step`. May be repeated; raises UserError before it changes anything."""
         kept = {
-            name: [row for row in _read_rows(self.folder / name) if row["step"] <= step] for name in (METRICS, EVALS)
+            name: [row for row in _read_rows(self.folder / name) if row["step"] <= step]
+            for name in (METRICS, EVALS, HEALTH)
         }
         for name, rows in kept.items():
             if (self.folder / name).exists():
-                write_atomic(self.folder / name, b"".join(map(json_line, rows)))
+                _write(self.folder / name, b"".join(map(json_line, rows)))
         files = [path for name in (ROLLOUTS, ANSWERS) for path in (self.folder / name).glob("step-*.jsonl.gz")]
         for path in files:
             found = step_of(path.name.removesuffix(".jsonl.gz"))
             if found is not None and found > step:
-                path.unlink()
+                with writing(path):
+                    path.unlink()
+
+    def flush(self) -> None:
+        """Have the disk hold every row, before a checkpoint says that its step is done. Raises UserError."""
+        for path in (self.folder / METRICS, self.folder / EVALS, self.folder / HEALTH):
+            with writing(path), suppress(FileNotFoundError), open(path, "rb") as file:
+                os.fsync(file.fileno())
 
 
 def create(folder: Path, config: str, env: Mapping[str, Any]) -> RunLog:
     """A new run in `folder`, which may exist but must hold no run. `config` is the resolved config as TOML.
 
-    Other files in the folder (a log that the shell writes there, say) are left alone.
+    Whoever calls it holds the folder (lock.py). Other files in the folder (a log that the shell writes there, say) are left alone.
     """
     need_free(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Exclusive: of two runs that start at the same moment, one is turned away.
-        with open(folder / CONFIG, "x", encoding="utf-8") as file:
-            file.write(config)
-        write_atomic(folder / ENV, _pretty(env))
+        if (folder / CONFIG).exists():  # of two runs that start at the same moment, one is turned away
+            raise FileExistsError
     except FileExistsError:
         raise UserError(
             f"{folder} cannot hold a run (a file, or another run just began there): choose another --out"
         ) from None
     except OSError as error:
         raise UserError(f"run folder {folder} cannot be written ({error.strerror}): choose another --out") from None
+    _write(folder / CONFIG, config.encode("utf-8"))
+    _write(folder / ENV, _pretty(env))
     return RunLog(folder)
 
 
@@ -132,16 +154,17 @@ def resume(folder: Path, config: str, step: int, env: Mapping[str, Any]) -> RunL
     """
     need_run(folder)
     log = RunLog(folder)
+    clear_leftovers(folder)
     log.truncate_after(step)
-    write_atomic(folder / CONFIG, config.encode("utf-8"))
+    _write(folder / CONFIG, config.encode("utf-8"))
     try:
-        before = json.loads((folder / ENV).read_text(encoding="utf-8"))
+        before = json.loads(bounded.read(folder / ENV, bounded.MAX_LINE))
     except (OSError, ValueError, RecursionError):
         before = None
     first: dict[str, Any] = before if isinstance(before, dict) else {}
     earlier = first.get("resumed")
     parts = earlier if isinstance(earlier, list) else []
-    write_atomic(folder / ENV, _pretty({**first, "resumed": [*parts, {"after_step": step, **env}]}))
+    _write(folder / ENV, _pretty({**first, "resumed": [*parts, {"after_step": step, **env}]}))
     return log
 
 
@@ -175,8 +198,8 @@ def config_text(folder: Path) -> str:
     """The run's config.toml."""
     need_run(folder)
     try:
-        return (folder / CONFIG).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return bounded.read(folder / CONFIG, bounded.MAX_LINE).decode("utf-8")
+    except (OSError, ValueError) as error:
         reason = error.__class__.__name__
         raise UserError(
             f"{folder / CONFIG} cannot be read ({reason}): the run needs the config it was started with"
@@ -195,12 +218,17 @@ def read_evals(folder: Path) -> list[dict[str, Any]]:
     return _read_rows(folder / EVALS)
 
 
+def read_health(folder: Path) -> list[dict[str, Any]]:
+    """The rows of health.jsonl, an alarm each; mostly none. Raises as `read_metrics`."""
+    need_run(folder)
+    return _read_rows(folder / HEALTH)
+
+
 def read_answers(folder: Path, step: int) -> list[dict[str, Any]]:
     """The answers of the evaluation at `step`; empty if there are none. Raises UserError for a damaged file."""
     path = folder / ANSWERS / f"{step_name(step)}.jsonl.gz"
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            records = [json.loads(line) for line in lines]
+        records = [json.loads(line) for line in bounded.lines(path)]
         if not all(isinstance(record, dict) for record in records):
             raise ValueError
         return records
@@ -221,38 +249,38 @@ def step_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def steps_in(folder: Path) -> list[Path]:
-    """The entries of `folder` that are named by a step, lowest step first."""
-    found = [(step, path) for path in folder.glob("step-*") if (step := step_of(path.name)) is not None]
-    return [path for _, path in sorted(found)]
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file aside, then rename it: a reader sees the old file or the new one, never a half."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a killed run left half written. Only for who holds the folder."""
+    for room in (folder, folder / ROLLOUTS, folder / ANSWERS):
+        for path in room.glob(".*.tmp"):
+            if re.fullmatch(
+                r"\.(config\.toml|env\.json|(metrics|evals|health)\.jsonl|step-\d+\.jsonl\.gz)\.\d+\.tmp", path.name
+            ):
+                with suppress(OSError):
+                    path.unlink()
+    for path in (folder / CHECKPOINTS).glob(".step-*"):
+        if path.suffix in (".writing", ".removed"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> Path:
-    path.parent.mkdir(exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", fileobj=buffer, mode="wb", compresslevel=6, mtime=0) as packed:
         for record in records:
             packed.write(json_line(record))
-    write_atomic(path, buffer.getvalue())
+    _write(path, buffer.getvalue())
     return path
 
 
+def _write(path: Path, data: bytes) -> None:
+    with writing(path):
+        write_atomic(path, data)
+
+
 def _append(path: Path, *rows: Mapping[str, Any]) -> None:
-    with open(path, "ab", buffering=0) as file:
-        file.write(b"".join(map(json_line, rows)))
+    append_whole(path, b"".join(map(json_line, rows)))
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
@@ -277,11 +305,12 @@ def _finite(value: Any) -> Any:
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = list(bounded.lines(path))
     except FileNotFoundError:
         return []
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): expected a file of JSON lines") from None
+    except (OSError, bounded.TooLarge) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{path} cannot be read ({reason}): expected a file of JSON lines") from None
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     rows = []
     for number, line in numbered:
@@ -300,5 +329,5 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line.decode("utf-8"), parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
-    good = isinstance(row, dict) and isinstance(row.get("step"), int) and not isinstance(row["step"], bool)
+    good = isinstance(row, dict) and type(row.get("step")) is int and 0 <= row["step"] <= MAX_STEP
     return row if good else None

@@ -1,0 +1,294 @@
+"""The plan's arithmetic against published sizes, hand counts, and the memory that a training step really takes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from r1v0 import budget, config, logprobs, optimizer
+from r1v0.cli import main
+from r1v0.models import memory as sampling_memory
+from r1v0.models import packing
+from r1v0.plan import PROMPT, make_plan, remedies
+from r1v0.plan import memory as counted
+from r1v0.plan.cost import CARDS, cost, work_of
+from r1v0.plan.memory import GIB, activations, count_memory, head_bytes
+from r1v0.plan.report import report
+from r1v0.plan.shapes import KNOWN, find_shape
+
+QWEN = find_shape("Qwen/Qwen2.5-1.5B")
+
+# Parameters as the models' own safetensors on the hub count them.
+PUBLISHED = {
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-3b": 3_085_938_688,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-1.7b": 1_720_574_976,
+    "qwen3-4b": 4_022_468_096,
+    "qwen3-8b": 8_190_735_360,
+    "llama-3.2-1b": 1_235_814_400,
+    "llama-3.2-3b": 3_212_749_824,
+    "llama-3.1-8b": 8_030_261_248,
+    "smollm2-135m": 134_515_008,
+    "smollm2-360m": 361_821_120,
+    "smollm2-1.7b": 1_711_376_384,
+}
+
+
+def settings(*sets: str) -> config.Config:
+    return config.resolve(sets=['model="Qwen/Qwen2.5-1.5B"', *sets])
+
+
+def test_the_table_counts_what_is_published() -> None:
+    assert {name: find_shape(f"owner/{name}").parameters for name in KNOWN} == PUBLISHED
+
+
+def test_variants_have_the_shape_of_their_model() -> None:
+    assert find_shape("Qwen/Qwen2.5-Math-1.5B-Instruct").config == QWEN.config
+    assert "built-in table" in QWEN.source
+
+
+def test_the_embedded_model_is_counted_from_its_file() -> None:
+    shape = find_shape("tiny")
+    assert (shape.parameters, shape.source) == (330_336, "the embedded model")
+
+
+def test_a_folder_and_a_run_folder(tmp_path: Path) -> None:
+    raw = (Path(counted.__file__).parent.parent / "assets" / "tiny" / "config.json").read_text()
+    for folder in (tmp_path / "model", tmp_path / "run" / "checkpoints" / "step-00004"):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(raw)
+    assert find_shape(str(tmp_path / "model")).parameters == find_shape(str(tmp_path / "run")).parameters == 330_336
+
+
+def test_adapters_of_rank_64() -> None:
+    assert (
+        QWEN.adapters(64) == 73_859_072
+    )  # 28 x 64 x (2 x 1536 + 2 x (1536 + 256) + 2 x 1536 + 3 x (1536 + 8960)) by hand: 73.9 M
+
+
+def test_constants_are_those_of_the_code() -> None:
+    assert (counted.HEAD_BYTES, counted.NARROWEST) == (logprobs.HEAD_BYTES, logprobs.NARROWEST)
+    assert optimizer.BUCKET == counted.BUCKET
+    assert (counted.MOST_REARRANGED, counted.LEAST_REARRANGED) == (packing.LARGEST, packing.SMALLEST)
+    from r1v0 import plan
+
+    assert (plan.CPU_TOKENS, plan.MOST_TOKENS) == (budget.CPU_TOKENS, budget.MOST_TOKENS)
+    assert plan.LIKELY_SHARE == sampling_memory.LIKELY_SHARE
+    assert (plan.MOST_SLOTS, plan.CPU_SLOTS) == (sampling_memory.MOST_SLOTS, sampling_memory.CPU_SLOTS)
+
+
+def test_qwen_1_5b_by_hand() -> None:
+    """16 bytes a weight are 23.0 GiB; a token of KV cache 2 x 28 x 2 x 128 x 2 bytes; 16,384 packed tokens with
+    checkpointing about 5.3 GiB by an earlier estimate, which held 1.45 GiB of logits instead of slices."""
+    parts = count_memory(settings("compute.checkpoint_activations=true"), QWEN, True, 16_384)
+    assert parts.weights + parts.gradients + parts.masters + parts.moments == 16 * QWEN.parameters
+    assert (parts.resident + parts.gradients) / GIB == pytest.approx(23.0, abs=0.05)
+    assert parts.resident / GIB == pytest.approx(20.1, abs=0.05)
+    assert parts.kv_token == 28_672
+    assert (parts.kept + parts.working) / GIB == pytest.approx(5.3 - 1.45 + 0.43, rel=0.15)
+    whole = count_memory(settings(), QWEN, True, 16_384)
+    assert 35 < whole.kept / GIB < 55  # about 50 by the same estimate
+
+
+@pytest.mark.parametrize(
+    ("sets", "bytes_a_weight"),
+    [
+        ((), 16),
+        (("optimizer.states=8bit",), 4 + 2 + 8 / 256),
+        (("optimizer.offload=true",), 4),
+        (("compute.dtype=float32",), 16),
+    ],
+)
+def test_bytes_a_weight(sets: tuple[str, ...], bytes_a_weight: float) -> None:
+    parts = count_memory(settings(*sets), QWEN, True, 1024)
+    assert parts.resident + parts.gradients == pytest.approx(bytes_a_weight * QWEN.parameters)
+
+
+def test_lora_trains_adapters_alone() -> None:
+    parts = count_memory(settings("lora.rank=64", "grpo.kl_coef=0.1"), QWEN, True, 1024)
+    assert parts.resident + parts.gradients == 2 * QWEN.parameters + 16 * 73_859_072
+    assert count_memory(settings("grpo.kl_coef=0.1"), QWEN, True, 1024).reference == 2 * QWEN.parameters
+
+
+def test_activations_are_linear_and_checkpointing_keeps_inputs_only() -> None:
+    kept, at_work = activations(settings("compute.checkpoint_activations=true"), QWEN, True, 2)
+    assert kept == 28 * 1536 + 2 * 1536 + 2 * 1536
+    assert at_work > 4 * 8960
+    assert head_bytes(QWEN, 1, 4) < head_bytes(QWEN, 16_384, 4) < 0.4 * GIB
+
+
+def test_operations_are_six_or_eight_a_weight_and_token() -> None:
+    """At short contexts a token costs 2 M forward, 6 M in training, 8 M with checkpointing."""
+    work = work_of(settings("sampling.max_new_tokens=8"), 1, 8)
+    matrices = QWEN.matrices + QWEN.embedding
+    for sets, factor in (((), 6), (("compute.checkpoint_activations=true",), 8)):
+        found = cost(settings(*sets), QWEN, work, CARDS["a100"], 64, 28_672, 2)
+        assert found.training_flops / work.sampled == pytest.approx(factor * matrices, rel=0.05)
+        assert found.sampling_flops / work.sampled == pytest.approx(2 * matrices, rel=0.05)
+
+
+def test_decoding_is_bound_by_bandwidth() -> None:
+    """64 rows at a mean context of 1000: (3.09 GB + 64 x 1000 x 28,672 B) / 1.555 TB/s = 3.2 ms at full bandwidth."""
+    work = work_of(settings("sampling.max_new_tokens=2000", "grpo.groups=8"), 1, 1998)
+    found = cost(settings(), QWEN, work, CARDS["a100"], 64, 28_672, 2)
+    step = found.sampling_s / 1998
+    assert step == pytest.approx(3.17e-3 / 0.65 + 28 * 1e-5, rel=0.05)
+
+
+def test_40_gb_hold_the_original_run_and_24_need_help() -> None:
+    r1 = config.resolve("r1-v0")
+    plan = make_plan(r1, gpu_memory=40)
+    assert plan.fits
+    assert plan.kv_tokens == pytest.approx(614_000, rel=0.1)
+    small = make_plan(r1, "4090")
+    assert not small.fits
+    found = remedies(small)
+    assert found[-1].plan.fits
+    assert [remedy.setting for remedy in found] == ["optimizer.states=8bit"]
+    again = make_plan(config.resolve("r1-v0", sets=[found[0].setting]), "4090")
+    assert again.fits
+    assert again.peak == found[-1].plan.peak
+
+
+def test_remedies_are_settings_that_the_config_takes() -> None:
+    plan = make_plan(settings("sampling.max_new_tokens=8000"), gpu_memory=11)
+    sets = [remedy.setting for remedy in remedies(plan)]
+    assert sets
+    for setting in sets:
+        assert config.resolve(sets=[setting]) is not None
+
+
+def test_a_hopeless_model_is_told_plainly(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--set", "model=Qwen/Qwen2.5-7B", "--gpu-memory", "8"]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("does not fit into 8 GiB")
+    assert "smaller model" in last
+
+
+def test_the_page_says_what_fits_and_exits_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--preset", "qwen2.5-1.5b-math", "--gpu-memory", "40"]) == 0
+    page = capsys.readouterr().out
+    assert page.splitlines()[-1].startswith("fits: the peak is ")
+    assert "28,672 bytes a token" in page
+    assert max(map(len, page.splitlines())) <= 130
+
+
+@pytest.mark.parametrize("preset", config.presets())
+def test_every_preset_has_a_plan(preset: str) -> None:
+    assert "\n\n" in report(make_plan(config.resolve(preset), "a100"))
+
+
+def test_a_cpu_is_the_plan_without_a_card() -> None:
+    plan = make_plan(config.resolve("countdown"))
+    assert plan.fits
+    assert not plan.gpu
+    assert plan.memory.masters == 0
+    assert plan.whole == PROMPT + 320
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--card", "a1000"], "a100"),
+        (["--gpu-memory", "-3"], "--gpu-memory is -3: expected"),
+        (["--gpu-memory", "nan"], "--gpu-memory is nan: expected"),
+        (["--length", "999999"], "--length is 999999: expected 1 to"),
+        (["--set", "model=nowhere"], "model 'nowhere' does not exist"),
+        (["--set", "compute.device=cuda"], "say which GPU"),
+        (["--set", "compute.device=cpu", "--card", "l4"], "compute.device is cpu"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_damaged_config_json_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": ')
+    assert main(["plan", "--set", f"model={tmp_path}"]) == 2
+    assert "cannot be read as JSON" in capsys.readouterr().err
+
+
+# One training step in a process of its own, warmed up by a smaller one: its peak resident set over what was there before.
+STEP = """
+import json, random, sys
+from pathlib import Path
+import torch
+from r1v0 import config
+from r1v0.bench.timing import current_rss, peak_rss
+from r1v0.models.families import parse_config
+from r1v0.models.loading import Policy
+from r1v0.models.transformer import Transformer, initialise
+from r1v0.optimizer import Optimizer
+from r1v0.plan.memory import count_memory
+from r1v0.plan.shapes import Shape
+from r1v0.trainer import train_step
+from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
+
+def step(raw, settings, groups, length):
+    model = Transformer(parse_config(raw, "test"))
+    initialise(model, torch.Generator().manual_seed(0))
+    model.checkpoint_activations = settings.compute.checkpoint_activations
+    rng = random.Random(0)
+    def rollouts(i):
+        prompt = Prompt(Problem(str(i), "", "", "test"), "", [rng.randrange(3, raw["vocab_size"]) for _ in range(32)])
+        for sample in range(8):
+            tokens = [rng.randrange(3, raw["vocab_size"]) for _ in range(length)]
+            yield Rollout(prompt, Completion(tokens, [-1.0] * len(tokens), "length"), "", Score(sample % 2, sample % 2 == 1))
+    made = [list(rollouts(i)) for i in range(groups)]
+    optimizer = Optimizer(model, settings.optimizer)
+    policy = Policy(model, None, frozenset([1]), Path("nowhere"))
+    train_step(policy, None, optimizer, [Group(r[0].prompt, r) for r in made], settings, 1)
+    return model
+
+torch.set_num_threads(1)
+raw, micro_batch, groups, length, checkpointing = json.loads(sys.argv[1])
+settings = config.resolve(sets=[f"optimizer.micro_batch_tokens={micro_batch}",
+                                f"compute.checkpoint_activations={str(checkpointing).lower()}"])
+small = {**raw, "num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64, "vocab_size": 64}
+step(small, settings, 1, 8)
+before = current_rss()
+model = step(raw, settings, groups, length)
+parts = count_memory(settings, Shape(model.config, ""), False, micro_batch)
+print(json.dumps([peak_rss() - before, max(parts.training, parts.updating), before]))
+"""
+
+
+# A group fills a micro-batch: prompt 32 + 8 x length.
+def measured(
+    hidden: int, layers: int, vocab: int, micro_batch: int, groups: int, length: int, checkpointing: bool
+) -> list[float]:
+    """Bytes that a step takes, bytes that the plan says, and the resident set before."""
+    raw = {"model_type": "qwen2", "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": hidden * 11 // 4,
+           "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": hidden // 4,
+           "tie_word_embeddings": True}  # fmt: skip
+    argument = json.dumps([raw, micro_batch, groups, length, checkpointing])
+    done = subprocess.run(
+        [sys.executable, "-c", STEP, argument], capture_output=True, text=True, check=True, timeout=280
+    )
+    found: list[float] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the plan's constants are those of glibc's allocator")
+def test_the_5m_model_takes_what_the_plan_says() -> None:
+    """Within 15 %. The resident set before, of Python and its libraries, is what the plan adds as BASE_CPU."""
+    peak, planned, before = measured(256, 6, 4096, 2048, 2, 252, False)
+    assert planned == pytest.approx(peak, rel=0.15)
+    assert before == pytest.approx(counted.BASE_CPU, rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the plan's constants are those of glibc's allocator")
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_larger_model_takes_what_the_plan_says(checkpointing: bool) -> None:
+    """45 M parameters, 4096 tokens a micro-batch, within 15 %."""
+    peak, planned, _ = measured(512, 8, 32_768, 4096, 2, 508, checkpointing)
+    assert planned == pytest.approx(peak, rel=0.15)
