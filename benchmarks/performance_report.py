@@ -246,6 +246,8 @@ def curve(
     sizes = sorted({row["x"] for row in rows})
     medians = {size: statistics.median(value(row) for row in rows if row["x"] == size) for size in sizes}
     if not medians:
+        axes.set_axis_off()
+        axes.text(0, 0.9, "not measured", transform=axes.transAxes, fontsize=9)
         return
     style.line(axes, medians, style.BLUE, dots=True)
     if not linear:

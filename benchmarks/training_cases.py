@@ -91,7 +91,7 @@ def length(item: Weighed) -> int:
 
 def padded(items: list[Weighed]) -> Batch:
     """Rows filled up to the longest one behind their ends, where causal attention keeps the filling out of all that is
-    scored. The filling has weight 0, so that the head is not run on it: that favours the padded layouts."""
+    real. Its advantage is 0, so it adds nothing to the gradient; but the head runs on it, as it does in trainers that pad."""
     widest = max(map(length, items))
     filled = []
     for source, advantage, weight in items:
@@ -100,7 +100,7 @@ def padded(items: list[Weighed]) -> Batch:
         longer = Completion(completion.token_ids + [0] * missing, completion.logprobs + [0.0] * missing, "length")
         filled.append((replace(source, completion=longer), advantage, weight))
     batch = pack(filled)
-    return replace(batch, weights=torch.where(batch.token_ids == 0, 0.0, batch.weights))
+    return replace(batch, advantages=torch.where(batch.token_ids == 0, 0.0, batch.advantages))
 
 
 def sorted_bins(items: list[Weighed], budget: int) -> list[list[Weighed]]:

@@ -1,5 +1,6 @@
 """What a run does about alarms: whole runs of a few steps that warn, stop, go back, skip updates, and are resumed."""
 
+import errno
 import gzip
 import json
 import math
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from r1v0 import cli, guard, health, runlog
@@ -325,3 +327,17 @@ def test_rollouts_of_a_rolled_back_run_stay(alarm_at: list[int], tmp_path: Path)
     with gzip.open(tmp_path / "run" / "rollouts" / names[-1], "rt") as lines:
         records: list[Any] = [json.loads(line) for line in lines]
     assert len(records) == 8
+
+
+@pytest.mark.parametrize("full", ["save_file", "write_atomic"])
+def test_a_full_disk_under_the_saved_batch_is_one_line(
+    full: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        if full == "save_file":
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(guard, full, fail)
+    with pytest.raises(UserError, match=r"cannot be written .* are free there"):
+        guard.save_batch(tmp_path, 3, random_groups(0), Config())

@@ -75,7 +75,7 @@ def save_checkpoint(
     parameters = policy.model.parameters()
     need_room(final, sum(tensor.numel() * tensor.element_size() for tensor in (*tensors.values(), *parameters)))
     try:
-        with writing(final), _as_os_error():
+        with writing(final), as_os_error():
             shutil.rmtree(aside, ignore_errors=True)
             (aside / TRAINER).mkdir(parents=True)
             save(policy, aside, metadata={"r1v0_step": str(state.step)})
@@ -198,7 +198,7 @@ def _remove(checkpoint: Path) -> None:
 
 
 @contextmanager
-def _as_os_error() -> Iterator[None]:
+def as_os_error() -> Iterator[None]:
     """safetensors tells a failed write as an error of its own, with the system's number in its text."""
     try:
         yield

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from r1v0 import runlog
 from r1v0.batch import make_updates
-from r1v0.checkpoint import best_checkpoint, restore
+from r1v0.checkpoint import as_os_error, best_checkpoint, restore
 from r1v0.config import Config
 from r1v0.disk import write_atomic, writing
 from r1v0.errors import UserError
@@ -110,8 +110,8 @@ def save_batch(folder: Path, step: int, groups: Sequence[Group], config: Config)
     out = folder / NOT_FINITE / runlog.step_name(step)
     updates = make_updates(groups, config.grpo, config.sampling.max_new_tokens, key(config.seed, "updates", step))
     tensors = {f"{i}/{name}": value for i, batch in enumerate(updates) for name, value in asdict(batch).items()}
-    with writing(out):
+    with writing(out), as_os_error():
         out.mkdir(parents=True, exist_ok=True)
         save_file(tensors, out / "batch.safetensors", metadata={"r1v0_step": str(step)})
-    write_atomic(out / "rollouts.jsonl", b"".join(map(runlog.json_line, rollout_records(groups))))
+        write_atomic(out / "rollouts.jsonl", b"".join(map(runlog.json_line, rollout_records(groups))))
     return out

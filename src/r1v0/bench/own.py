@@ -3,8 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 
-import torch
-
 from r1v0.bench.workload import Work, requests, sampling
 from r1v0.config import Config, resolve
 from r1v0.optimizer import Optimizer
@@ -59,9 +57,9 @@ def settings(work: Work, *sets: str) -> Config:
     )
 
 
-def optimizer_of(work: Work, dtype: torch.dtype = torch.float32) -> Optimizer:
-    """AdamW for the work's model, which computes in `dtype` from then on; the masters are float32."""
-    return Optimizer(work.policy.model, settings(work).optimizer, dtype)
+def optimizer_of(work: Work) -> Optimizer:
+    """AdamW for the work's model, in float32."""
+    return Optimizer(work.policy.model, settings(work).optimizer)
 
 
 def step(work: Work, optimizer: Optimizer, flat: float) -> int:
