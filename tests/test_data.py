@@ -412,7 +412,7 @@ def test_no_such_file(path: str) -> None:
         ("a.json", b"[" * 100_000, "is not JSON: RecursionError: "),
         ("a.json", b'[{"problem": "\xff"}]', "is not JSON: UnicodeDecodeError: "),
         ("a.jsonl.gz", b"hello", "cannot be read: BadGzipFile: "),
-        ("a.jsonl.gz", gzip.compress(b'{"problem": "a", "answer": "b"}')[:-9], "cannot be read: EOFError: "),
+        ("a.jsonl.gz", gzip.compress(b'{"problem": "a", "answer": "b"}', mtime=0)[:-9], "cannot be read: EOFError: "),
         ("a.jsonl", b"hello\nworld\n", "holds no JSON objects: "),
     ],
 )

@@ -167,7 +167,7 @@ def test_rollouts_and_answers_are_gzipped_lines_and_the_same_bytes_each_time(tmp
 
 
 @pytest.mark.parametrize(
-    "data", [b"no gzip", gzip.compress(b'{"a": 1}\n{"a"', mtime=0), gzip.compress(b"[1]\n"), b"\x1f\x8b\x08"]
+    "data", [b"no gzip", gzip.compress(b'{"a": 1}\n{"a"', mtime=0), gzip.compress(b"[1]\n", mtime=0), b"\x1f\x8b\x08"]
 )
 def test_damaged_answers_are_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "answers").mkdir()
