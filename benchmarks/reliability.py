@@ -82,7 +82,7 @@ def soak(found: dict[str, Any]) -> list[str]:
 
 
 SECTIONS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], list[str]]], ...] = (
-    ("Kills", "make kill", "reliability-kill.json", kills),
+    ("Kills", "make faults", "reliability-kill.json", kills),
     ("Fuzzing", "make fuzz", "reliability-fuzz.json", fuzz),
     ("Soak", "make soak", "soak.json", soak),
 )

@@ -58,7 +58,6 @@ ALLOWED = {
     ("r1v0.environment", "subprocess.run"): "git describes the code of a run: a list of words, no shell",
     ("r1v0.rewards.processes", "subprocess.Popen"): "starts the grading processes: our own Python, a list of words",
     ("r1v0.rewards.worker", "ctypes.CDLL"): "prctl of the C library: a grading process ends with the trainer",
-    ("r1v0.device", "ctypes.CDLL"): "malloc_trim of the C library: freed memory goes back to the system",
     ("r1v0.rewards", "importlib.import_module"): "a module of the table REWARDS, never a name that a user gives",
     (
         "r1v0.rewards.custom",
@@ -84,8 +83,7 @@ def reaching_out(tree: ast.AST) -> set[str]:
         ".find_spec",
         ".version",
         ".prctl",
-        ".malloc_trim",
-    )  # ask what is installed, and the two functions of libc that are called
+    )  # ask what is installed, and the one function of libc that is called
     return {
         name for name in names if name.startswith(REACHES_OUT) or name.endswith(LOADS) if not name.endswith(harmless)
     }

@@ -1,9 +1,7 @@
 """Where a run computes: the device and type of the policy, CPU threads, and the memory it took."""
 
-import ctypes
 import resource
 import sys
-from contextlib import suppress
 
 import torch
 
@@ -46,12 +44,3 @@ def peak_memory_gb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def give_back_memory() -> None:
-    """Return to the system what glibc's heap keeps of freed tensors of ever changing sizes: tens of MB in 300 steps.
-
-    Elsewhere nothing happens. It takes milliseconds, but the pages must be asked for again: not for every step.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

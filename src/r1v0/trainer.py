@@ -21,7 +21,7 @@ from r1v0.budget import Budget, first_budget, probe
 from r1v0.checkpoint import TrainerState, load_optimizer, load_state, prune, save_checkpoint
 from r1v0.config import Config
 from r1v0.data import Problems, eval_name, load_eval, load_problems
-from r1v0.device import choose_device, give_back_memory, peak_memory_gb, set_threads
+from r1v0.device import choose_device, peak_memory_gb, set_threads
 from r1v0.errors import Interrupted
 from r1v0.evaluate import Answer, answer_problems, gain, parse_answers, summarise
 from r1v0.guard import Unhealthy, respond, watch_of
@@ -295,7 +295,6 @@ def run_evaluations(
     log.write_answers(run.state.step, map(asdict, answers))
     log.append_evals(rows)
     progress.evaluation(rows)
-    give_back_memory()
 
 
 def first_answers(folder: Path) -> list[Answer]:
