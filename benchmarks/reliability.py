@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from r1v0.report.table import markdown_table
+
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
@@ -49,33 +51,30 @@ def kills(found: dict[str, Any]) -> list[str]:
 
 
 def fuzz(found: dict[str, Any]) -> list[str]:
+    heads = ("target", "inputs", "accepted", "edges covered", "slowest", "failure")
     rows = [
-        f"| {name} | {target['inputs']:,} | {target.get('accepted', 0):,} | {target['edges']:,} | {1000 * target.get('slowest_s', 0.0):.0f} ms | "
-        f"{target['failure'] or 'none'} |"
+        (name, f"{target['inputs']:,}", f"{target.get('accepted', 0):,}", f"{target['edges']:,}",
+         f"{1000 * target.get('slowest_s', 0.0):.0f} ms", target["failure"] or "none")
         for name, target in found["targets"].items()
-    ]
+    ]  # fmt: skip
     return [
         f"{found['inputs']:,} inputs, {found['failures']} failures (a crash, a hang of 10 s, or a wrong acceptance),",
         f"{found['wall_s']:.0f} s on {found['cpus']} cores; atheris {found['atheris']}, Python {found['python']}.",
         "",
-        "| target | inputs | accepted | edges covered | slowest | failure |",
-        "|---|---|---|---|---|---|",
-        *rows,
+        markdown_table(heads, rows, left=6),
     ]
 
 
 def soak(found: dict[str, Any]) -> list[str]:
-    rows = [
-        f"| {name} | {check['text']} | {'yes' if check['ok'] else '**no**'} |"
+    verdicts = [
+        f"{name}: {'held' if check['ok'] else '**not held**'} ({check['text']})"
         for name, check in found["checks"].items()
     ]
     return [
         f"{found['steps']} steps of countdown with two grading processes, read from /proc after each step;",
         f"{found['seconds'] / 60:.1f} minutes of steps on one thread ({found['cpu']}, torch {found['torch']}).",
         "",
-        "| what | seen | held |",
-        "|---|---|---|",
-        *rows,
+        *(f"- {verdict}" for verdict in verdicts),
         "",
         "![memory, handles and accuracy over the steps](soak.png)",
     ]

@@ -23,6 +23,7 @@ from typing import Any
 
 from r1v0 import runlog
 from r1v0.report import style
+from r1v0.report.table import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -162,10 +163,7 @@ def judge(samples: Sequence[dict[str, int]], evals: Sequence[dict[str, Any]]) ->
 
 def page(content: dict[str, Any]) -> list[str]:
     """results/soak.md."""
-    rows = [
-        f"| {name} | {check['text']} | {'yes' if check['ok'] else '**no**'} |"
-        for name, check in content["checks"].items()
-    ]
+    rows = [(name, check["text"], "yes" if check["ok"] else "**no**") for name, check in content["checks"].items()]
     return [
         f"# Soak: {content['steps']} steps of countdown, watched from outside",
         "",
@@ -173,9 +171,7 @@ def page(content: dict[str, Any]) -> list[str]:
         f"Hardware: {content['cpu']}, one thread; torch {content['torch']}; commit {(content['commit'] or '?')[:9]}; "
         f"{content['seconds'] / 60:.1f} minutes of steps.",
         "",
-        "| what | seen | held |",
-        "|---|---|---|",
-        *rows,
+        markdown_table(("what", "seen", "held"), rows, left=3),
         "",
         "![memory, handles and accuracy over the steps](soak.png)",
     ]

@@ -43,10 +43,12 @@ ROWS = (
 )
 BESIDE = {
     "doctor": {"report"},
+    "bench": {"report"},
     "guard": {"checkpoint", "trainer"},
     "trainer": {"evaluate", "checkpoint", "guard", "pending"},
     "measure": {"trainer", "evaluate"},
     "batch": {"advantages"},
+    "bounded": {"errors"},
     "budget": {"batch", "logprobs"},
     "optimizer": {"eight_bit"},
     "rewards": {"data"},  # a reward reads an answer with its task's own parser

@@ -21,11 +21,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from r1v0 import bounded, config, measure, runlog
+from r1v0.bounded import read_json
 from r1v0.config import RewardConfig
 from r1v0.data import json_rows, load_eval
 from r1v0.errors import UserError
 from r1v0.models import loading
-from r1v0.models.loading import TINY, load, read_json, save
+from r1v0.models.loading import TINY, load, save
 from r1v0.models.transformer import Transformer
 from r1v0.models.untrusted import parameter_count
 from r1v0.rewards.pool import Verifier

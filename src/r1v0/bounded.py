@@ -6,13 +6,18 @@ for ever. `TooLarge` is a ValueError, which is what a damaged file raises anyway
 """
 
 import gzip
+import json
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from r1v0.errors import UserError
 
 MAX_LINE = 16 << 20
 MAX_FILE = 8 << 30
+MAX_JSON_BYTES = 64 << 20
 
 
 class TooLarge(ValueError):
@@ -45,3 +50,20 @@ def read(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise TooLarge(f"more than {limit} bytes")
     return data
+
+
+def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """A JSON object from an untrusted file of at most `limit` bytes. Raises UserError."""
+    try:
+        value = json.loads(read(path, limit).decode("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: expected a Hugging Face model folder that holds it") from None
+    except TooLarge:
+        raise UserError(f"{path} is too large: expected a JSON file of at most {limit} bytes") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read as JSON ({error.__class__.__name__}): download or save the model again"
+        ) from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds {type(value).__name__}: expected a JSON object")
+    return value

@@ -23,6 +23,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from r1v0.bounded import read_json
 from r1v0.config import Config, parse, to_toml
 from r1v0.disk import amount_of, flush, free_bytes, writing
 from r1v0.errors import UserError
@@ -40,7 +41,7 @@ from r1v0.manifest import (
     seal,
     to_stderr,
 )
-from r1v0.models.loading import Policy, read_json, read_weights, save
+from r1v0.models.loading import Policy, read_weights, save
 from r1v0.optimizer import Optimizer
 from r1v0.pending import Pending, write_pending
 from r1v0.runlog import CHECKPOINTS, read_evals

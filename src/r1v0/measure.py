@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from r1v0 import bounded, lock, runlog
+from r1v0.bounded import read_json
 from r1v0.config import Config, to_toml
 from r1v0.data import eval_name, load_eval
 from r1v0.device import choose_sampling, set_threads
@@ -23,7 +24,7 @@ from r1v0.disk import append_whole, write_atomic, writing
 from r1v0.errors import UserError
 from r1v0.evaluate import Answer, answer_problems, gain, parse_answer, summarise, with_template
 from r1v0.interrupts import stoppable
-from r1v0.models.loading import load, read_json, resolve_model
+from r1v0.models.loading import load, resolve_model
 from r1v0.prompts import make_prompt
 from r1v0.rng import key
 from r1v0.rollout import sampling_settings, verifiers

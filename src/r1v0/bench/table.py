@@ -63,18 +63,3 @@ def cells(line: Line) -> tuple[str, ...]:
     ratio = ("", "") if math.isnan(line.ratio) else (f"{line.ratio:.1f}x", f"{line.low:.1f} to {line.high:.1f}")
     numbers = (str(line.rounds), f"{line.seconds:.2f}", f"{line.tokens:,.0f}", f"{line.tokens_per_s:,.0f}")
     return (line.setting, line.contender, *numbers, *ratio)
-
-
-def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
-    """Aligned columns for a terminal, the first `left` of them to the left."""
-    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-        for row in (heads, *rows)
-    )  # fmt: skip
-
-
-def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
-    """The same as Markdown."""
-    rule = ["---" if i < left else "---:" for i in range(len(heads))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (heads, rule, *rows))

@@ -10,8 +10,9 @@ import time
 import torch
 
 from r1v0.bench import cases, peers
-from r1v0.bench.table import HEADS, cells, lines, text_table
+from r1v0.bench.table import HEADS, cells, lines
 from r1v0.bench.workload import Work, natural_work
+from r1v0.report.table import text_table
 
 
 def bench(model: str, rounds: int, threads: int, others: bool, quick: bool) -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from r1v0 import bounded
+from r1v0.bounded import MAX_JSON_BYTES, read_json
 from r1v0.errors import UserError
 from r1v0.manifest import newest_whole
 from r1v0.models.families import hf_tensors, inverse_frequencies, parse_config
@@ -37,7 +37,6 @@ TEXT_FILES = (
     "generation_config.json",
     "chat_template.jinja",
 )
-MAX_JSON_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -159,23 +158,6 @@ def write_weights(
     }
     save_file(tensors, path, metadata={"format": "pt", **(metadata or {})})
     path.chmod(0o644)  # safetensors leaves a file that only its owner can read
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from an untrusted file. Raises UserError."""
-    try:
-        value = json.loads(bounded.read(path, MAX_JSON_BYTES).decode("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: expected a Hugging Face model folder that holds it") from None
-    except bounded.TooLarge:
-        raise UserError(f"{path} is too large: expected a JSON file of at most {MAX_JSON_BYTES} bytes") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} cannot be read as JSON ({error.__class__.__name__}): download or save the model again"
-        ) from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds {type(value).__name__}: expected a JSON object")
-    return value
 
 
 def read_weights(folder: Path, model: Transformer) -> None:

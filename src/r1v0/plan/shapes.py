@@ -5,12 +5,11 @@ the cache. For the models that the presets and their users name there is a table
 any other hub id its config.json alone is fetched. The plan says which it was.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1v0 import bounded
+from r1v0.bounded import read_json
 from r1v0.errors import UserError
 from r1v0.manifest import checkpoints_in
 from r1v0.models.families import ModelConfig, parse_config
@@ -114,15 +113,7 @@ def _from_table(row: tuple[str, int, int, int, int, int, int, int, bool]) -> Mod
 
 
 def _read(path: Path, source: str) -> Shape:
-    try:
-        raw = json.loads(bounded.read(path, MAX_BYTES))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} cannot be read as JSON ({error.__class__.__name__}): download or save the model again"
-        ) from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} holds {type(raw).__name__}: expected a JSON object")
-    return Shape(parse_config(raw, str(path)), source)
+    return Shape(parse_config(read_json(path, MAX_BYTES), str(path)), source)
 
 
 def _cached(name: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""The table that `r1v0 eval` ends with."""
+"""Rows of text as aligned columns: for a terminal, as Markdown, and the table that `r1v0 eval` ends with."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,15 +11,23 @@ Row = Mapping[str, Any]
 def evaluation_table(rows: Sequence[Row]) -> str:
     """Lines of aligned columns, one a dataset and template, as in evals.jsonl. Intervals are at 95 %."""
     lines = [_cells(row, rows) for row in rows]
-    widths = {name: max(len(name), *(len(line[name]) for line in lines)) for name in lines[0]}
-    heads = {name: name for name in widths}
+    left = sum(name in ("dataset", "template") for name in lines[0])
+    return text_table(list(lines[0]), [list(line.values()) for line in lines], left)
+
+
+def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
+    """Aligned columns for a terminal, the first `left` of them to the left."""
+    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
     return "\n".join(
-        "  ".join(_aligned(name, line[name], widths[name]) for name in widths).rstrip() for line in [heads, *lines]
-    )
+        "  ".join(cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+        for row in (heads, *rows)
+    )  # fmt: skip
 
 
-def _aligned(name: str, text: str, width: int) -> str:
-    return text.ljust(width) if name in ("dataset", "template") else text.rjust(width)
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
+    """The same as Markdown."""
+    rule = ["---" if i < left else "---:" for i in range(len(heads))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (heads, rule, *rows))
 
 
 def _cells(row: Row, rows: Sequence[Row]) -> dict[str, str]:
