@@ -1,9 +1,18 @@
 """The slots' cache: prompts kept once, and a merge of the two parts that is exact."""
 
+import pytest
 import torch
 
 from r1v0.models.families import ModelConfig
 from r1v0.models.kv_cache import SlotCache, attention_part
+
+
+@pytest.fixture(params=["compiled", "PyTorch"], autouse=True)
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the system's compiler, where there is one, and without."""
+    if request.param == "PyTorch":
+        monkeypatch.setenv("CC", "")
+
 
 CONFIG = ModelConfig(40, 32, 48, 1, 4, 2, 8, 1e-6, 1e4, 512, True, True, False)
 

@@ -31,14 +31,14 @@ def logits(made: Transformer, rows: int = 7) -> torch.Tensor:
 
 
 @wants_onednn
-@pytest.mark.parametrize("tied", [False, True])
-def test_products_are_the_same(tied: bool) -> None:
-    made = model(tied)
+@pytest.mark.parametrize(("tied", "dtype"), [(False, torch.float32), (True, torch.float32), (True, torch.bfloat16)])
+def test_products_are_the_same(tied: bool, dtype: torch.dtype) -> None:
+    made = model(tied).to(dtype)
     expected = logits(made)
     with packed_weights(made):
         assert all(layer.copy is not None for layer in linears(made))
         assert made.head_copy is not None
-        assert (logits(made) - expected).abs().max() < 1e-5
+        assert (logits(made) - expected).abs().max() < (1e-5 if dtype is torch.float32 else 4e-3)
 
 
 @wants_onednn
@@ -57,7 +57,7 @@ def test_nothing_is_left_after_an_error_and_new_weights_are_seen() -> None:
 
 def test_small_large_and_rounded_matrices_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert packing.rearrange(torch.zeros(96, 96)) is None
-    assert packing.rearrange(torch.zeros(512, 512, dtype=torch.bfloat16)) is None
+    assert packing.rearrange(torch.zeros(512, 512, dtype=torch.float16)) is None
     monkeypatch.setattr(packing, "LARGEST", 1000)
     made = model()
     with packed_weights(made):

@@ -207,6 +207,7 @@ def _train(arguments: argparse.Namespace) -> None:
         from r1v0 import trainer  # imports torch
         from r1v0.device import device_name
         from r1v0.environment import environment
+        from r1v0.models.native import kernels
         from r1v0.report.progress import open_progress
 
         start = _start(folder, settings) if arguments.resume is not None else None
@@ -216,7 +217,9 @@ def _train(arguments: argparse.Namespace) -> None:
             "malformed": run.problems.malformed,
             "dropped": run.problems.dropped,
         }
-        about = environment(device_name(run.policy.device), settings.threads) | {"data": used}
+        model = run.policy.model
+        compiled = kernels(model.config, run.policy.device, model.norm.dtype) is not None
+        about = environment(device_name(run.policy.device), settings.threads) | {"data": used, "native": compiled}
         if arguments.resume is not None:
             trainer.first_answers(folder)  # if they are damaged, say so before anything is changed
             log = runlog.resume(folder, config.to_toml(settings), run.state.step, about)

@@ -11,14 +11,14 @@ from torch import Tensor
 
 def draw(logits: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Inverse CDF: the first token whose cumulative probability exceeds u. logits [n, vocab], u [n] in [0, 1)."""
-    logprobs = logits.log_softmax(-1)
-    cdf = logprobs.exp().cumsum(-1)
+    probabilities = logits.softmax(-1)
+    cdf = probabilities.cumsum(-1)
     total = cdf[:, -1:]
     # Rounding can lift u * total to total, past the last token that has any probability.
     threshold = torch.minimum(u[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     # NaN is above everything: clamped, a broken model draws garbage with NaN logprobs, which the trainer notices.
     tokens = torch.searchsorted(cdf, threshold, right=True).squeeze(1).clamp_(max=logits.shape[1] - 1)
-    return tokens, logprobs.gather(1, tokens[:, None]).squeeze(1)
+    return tokens, probabilities.gather(1, tokens[:, None]).squeeze(1).log()
 
 
 def uniform(keys: Tensor, counters: Tensor) -> Tensor:

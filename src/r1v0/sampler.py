@@ -28,7 +28,7 @@ from r1v0.draw import draw, uniform
 from r1v0.models.engine import Cache, Deck, Engine, close_deck, open_deck
 from r1v0.models.memory import PREFILL_TOKENS
 from r1v0.models.packing import packed_weights
-from r1v0.models.transformer import Transformer
+from r1v0.models.transformer import Transformer, compiled_steps
 from r1v0.types import Completion, FinishReason
 
 COMPACT_BELOW = 0.75  # share of rows alive under which the rest are moved together
@@ -83,7 +83,7 @@ def generate(
         engine = engine or Engine.of(model.norm.device)
         deck = open_deck(model, engine, settings.slots, wanted, prompt, settings.max_new_tokens)
         try:
-            with packed_weights(model):
+            with packed_weights(model), compiled_steps(model):
                 yield from _sample(model, requests, settings, poll, deck)
         finally:
             close_deck(deck, model)

@@ -4,9 +4,11 @@ Decides: a group's completions share their prompt, so its keys and values are ke
 its rows' queries as one matrix; a row's own slot holds only what it wrote itself. Decoding is bound by the bytes it
 reads: with 8 completions a prompt this is half of them or less. The two parts of a row's attention are merged by
 their log-sum-exp, which is exact (FlashDecoding, Dao et al. 2023; "cascade" attention in Ye et al., arXiv 2501.01005).
-Slots are as long as the longest live completion needs (they grow by halves), the rest is masked. Queries that share a KV
+The slots of a large cache are as long as the longest live completion needs (they grow by halves), the rest is masked. Queries that share a KV
 head lie side by side as if they were query positions, so grouped-query attention copies no keys or values.
 """
+
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,18 +18,27 @@ from torch import Tensor
 
 from r1v0.models.attention import Attend, packed
 from r1v0.models.families import ModelConfig
+from r1v0.models.native import Kernels, kernels
 
 NEVER = float("-inf")
+SMALL = (
+    1 << 28
+)  # bytes of a cache that is made as long as it may become: growing leaves holes, and a run's memory grows by them
 
 
 class _Store:
     """Rows of keys and values of every layer, `capacity` positions long and `longest` at most."""
 
     def __init__(self, config: ModelConfig, rows: int, longest: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.rows, self.longest, self.capacity = rows, longest, 0
-        empty = torch.zeros(rows, config.kv_heads, 0, config.head_dim, device=device, dtype=dtype)
-        self.keys = [empty] * config.layers
-        self.values = [empty] * config.layers
+        self.rows, self.longest = rows, longest
+        bytes_ = 2 * config.layers * rows * config.kv_heads * longest * config.head_dim * dtype.itemsize
+        self.capacity = longest if bytes_ <= SMALL else 0
+
+        def room() -> Tensor:
+            return torch.zeros(rows, config.kv_heads, self.capacity, config.head_dim, device=device, dtype=dtype)
+
+        self.keys = [room() for _ in range(config.layers)]
+        self.values = [room() for _ in range(config.layers)]
 
     def reserve(self, length: int, rows: int = 0) -> None:
         """Make room for `length` positions in `rows` rows. New room is zeros: a masked NaN would still poison a sum."""
@@ -63,7 +74,8 @@ class SlotCache:
         self.prompts = _Store(config, 0, longest, device, dtype)
         self.lengths: list[int] = []  # of the prompts kept
         self.owner = [-1] * slots  # each slot's prompt; -1: it has none, or is dead
-        self.plan: _Sharing | None = None  # who shares what, for `decode`; None: it has changed
+        self.native = kernels(config, device, dtype)
+        self.plan: _Plan | None = None  # who shares what, for `decode`; None: it has changed
 
     def prefill(self, cu_seqlens: Tensor, slots: list[list[int]]) -> Attend:
         """Causal attention over packed prompts that also keeps prompt i for each of `slots[i]`."""
@@ -119,11 +131,28 @@ class SlotCache:
     def decode(self, positions: Tensor) -> Attend:
         """Attention of one new token in each slot, slot i at `positions[i]` of its sequence, over its prompt and itself."""
         if self.plan is None:
-            self.plan = _Sharing(self.owner, self.lengths, self.device, self.own.keys[0].dtype)
-        plan, rows = self.plan, positions.shape[0]
-        own = (positions - plan.starts).clamp_(min=0)  # a dead row stands at 0
+            self.plan = _Plan(self.owner, self.lengths, self.device)
+        own = (positions - self.plan.starts).clamp_(min=0)  # a dead row stands at 0
         longest = int(own.max()) + 1
         self.own.reserve(longest)
+        if self.native is not None:
+            return self._compiled(self.native, self.plan, own, longest)
+        return self._in_parts(self.plan, own, longest)
+
+    def _compiled(self, native: Kernels, plan: "_Plan", own: Tensor, longest: int) -> Attend:
+        """One call a layer, row after row."""
+        scratch = torch.empty(native.queries * (longest + max(self.lengths, default=0)))
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            prompts = self.prompts.keys[layer], self.prompts.values[layer]
+            slots = self.own.keys[layer], self.own.values[layer]
+            return native.attend(q, k, v, prompts, plan.owners, plan.starts, slots, own, scratch)
+
+        return attend
+
+    def _in_parts(self, plan: "_Plan", own: Tensor, longest: int) -> Attend:
+        """PyTorch's kernel twice a layer: for the rows' own positions, and for each prompt with all of its rows' queries."""
+        shared, rows = plan.shared, own.shape[0]
         row = torch.arange(rows, device=self.device)
         ahead = torch.arange(longest, device=self.device) > own[:, None]
         mask = torch.where(ahead, NEVER, 0.0).to(self.own.keys[0].dtype)[:, None, None, :]
@@ -136,28 +165,43 @@ class SlotCache:
             values[row, :, own] = v
             q = q.view(rows, kv_heads, group, head_dim)
             out, lse = attention_part(q, keys[:, :, :longest], values[:, :, :longest], mask)
-            if plan.most:
-                asked = q[plan.rows].view(-1, plan.most, kv_heads, group, head_dim).transpose(1, 2).flatten(2, 3)
+            if shared.most:
+                asked = q[shared.rows].view(-1, shared.most, kv_heads, group, head_dim).transpose(1, 2).flatten(2, 3)
                 keys, values = self.prompts.keys[layer], self.prompts.values[layer]
-                length = plan.mask.shape[3]
-                theirs, their_lse = attention_part(asked, keys[:, :, :length], values[:, :, :length], plan.mask)
-                theirs = theirs.unflatten(2, (plan.most, group)).transpose(1, 2).flatten(0, 1)[plan.places]
-                their_lse = their_lse.unflatten(2, (plan.most, group)).transpose(1, 2).flatten(0, 1)[plan.places]
-                share = (lse - their_lse - plan.without).sigmoid().to(out.dtype)
+                length = shared.mask.shape[3]
+                theirs, their_lse = attention_part(
+                    asked, keys[:, :, :length], values[:, :, :length], shared.mask.to(q.dtype)
+                )
+                theirs = theirs.unflatten(2, (shared.most, group)).transpose(1, 2).flatten(0, 1)[shared.places]
+                their_lse = their_lse.unflatten(2, (shared.most, group)).transpose(1, 2).flatten(0, 1)[shared.places]
+                share = (lse - their_lse - shared.without).sigmoid().to(out.dtype)
                 out = torch.lerp(theirs, out, share[..., None])
             return out.reshape(rows, self.config.heads, head_dim)
 
         return attend
 
 
+class _Plan:
+    """Which slots share which prompt: owners [slots] is each slot's prompt and starts [slots] its length (0: it has none)."""
+
+    def __init__(self, owner: list[int], lengths: list[int], device: torch.device) -> None:
+        self.owner, self.lengths = owner, lengths
+        self.owners = torch.tensor([max(place, 0) for place in owner], device=device)
+        self.starts = torch.tensor([lengths[place] if place >= 0 else 0 for place in owner], device=device)
+
+    @cached_property
+    def shared(self) -> "_Sharing":
+        return _Sharing(self.owner, self.lengths, self.starts.device)
+
+
 class _Sharing:
-    """Which slots share which prompt, as the indices that `decode` gathers by. Prompts have up to `most` slots.
+    """The indices by which the rows of a prompt are gathered for it. Prompts have up to `most` slots.
 
     rows [prompts * most] is the slot at each place of a prompt (any slot where there is none), places [slots] its inverse;
-    starts [slots] each slot's prompt length; without [slots, 1, 1] minus infinity where a slot has no prompt.
+    without [slots, 1, 1] is minus infinity where a slot has no prompt, mask [prompts, 1, 1, longest] behind a prompt's end.
     """
 
-    def __init__(self, owner: list[int], lengths: list[int], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, owner: list[int], lengths: list[int], device: torch.device) -> None:
         members: list[list[int]] = [[] for _ in lengths]
         for slot, place in enumerate(owner):
             if place >= 0:
@@ -170,12 +214,11 @@ class _Sharing:
         padded = [slots + [0] * (self.most - len(slots)) for slots in members]
         self.rows = torch.tensor(padded, dtype=torch.int64, device=device).flatten()
         self.places = torch.tensor(places, device=device)
-        self.starts = torch.tensor([lengths[place] if place >= 0 else 0 for place in owner], device=device)
         alone = torch.tensor([place < 0 for place in owner], device=device)
         self.without = torch.where(alone, NEVER, 0.0)[:, None, None]
         ends = torch.tensor(lengths, dtype=torch.int64, device=device)
         used = torch.arange(max(lengths, default=0), device=device)
-        self.mask = torch.where(used >= ends[:, None], NEVER, 0.0).to(dtype)[:, None, None, :]
+        self.mask = torch.where(used >= ends[:, None], NEVER, 0.0)[:, None, None, :]
 
 
 def attention_part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from r1v0.models.transformer import Transformer
 
+DTYPES = (torch.float32, torch.bfloat16)
 SMALLEST = 1 << 16  # weights of a matrix under which rearranging gains nothing: a call's fixed cost is larger
 LARGEST = 1 << 30  # weights of a model over which a second copy would take more memory than a CPU run should double
 
@@ -41,7 +42,7 @@ def multiply(x: Tensor, copy: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def rearrange(weight: Tensor) -> Tensor | None:
     """The weight in oneDNN's layout; None where that gains nothing or cannot be had."""
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or weight.numel() < SMALLEST:
+    if weight.device.type != "cpu" or weight.dtype not in DTYPES or weight.numel() < SMALLEST:
         return None
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return None

@@ -6,6 +6,8 @@ Differs from `transformers`' modules in nothing that shows in the logits (numeri
 """
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -15,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from r1v0.models.attention import Attend
 from r1v0.models.families import ModelConfig, inverse_frequencies
+from r1v0.models.native import Steps, kernels
 from r1v0.models.packing import PackedLinear, multiply
 
 
@@ -24,6 +27,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         self.config, self.index = config, index
+        self.native: Steps | None = None  # compiled ones, while sampling (native.py)
         q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.attention_norm = nn.Parameter(torch.ones(config.hidden))
         self.qkv = PackedLinear(config.hidden, q + 2 * kv, bias=config.qkv_bias)
@@ -37,14 +41,15 @@ class Block(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """x [T, hidden]; cos, sin [T, 1, head_dim / 2]."""
         heads, kv_heads, eps = self.config.heads, self.config.kv_heads, self.config.norm_eps
-        qkv = self.qkv(rms_norm(x, self.attention_norm, eps)).view(x.shape[0], -1, self.config.head_dim)
+        norm, turn, gated = self.native or (rms_norm, rotate, swiglu)
+        qkv = self.qkv(norm(x, self.attention_norm, eps)).view(x.shape[0], -1, self.config.head_dim)
         qk, v = qkv.split([heads + kv_heads, kv_heads], dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = qk.split([heads, kv_heads], dim=1)
-            qk = torch.cat([rms_norm(q, self.q_norm, eps), rms_norm(k, self.k_norm, eps)], dim=1)
-        q, k = rotate(qk, cos, sin).split([heads, kv_heads], dim=1)
+            qk = torch.cat([norm(q, self.q_norm, eps), norm(k, self.k_norm, eps)], dim=1)
+        q, k = turn(qk, cos, sin).split([heads, kv_heads], dim=1)
         x = x + self.out(attend(self.index, q, k, v).flatten(1))
-        update: Tensor = self.down(swiglu(self.gate_up(rms_norm(x, self.mlp_norm, eps))))
+        update: Tensor = self.down(gated(self.gate_up(norm(x, self.mlp_norm, eps))))
         return x + update
 
 
@@ -84,6 +89,20 @@ class Transformer(nn.Module):
         if self.head_copy is not None:
             return multiply(hidden, self.head_copy)
         return F.linear(hidden, self.head_weight)
+
+
+@contextmanager
+def compiled_steps(model: Transformer) -> Iterator[None]:
+    """Let the blocks use native.py's kernels, where there are any, for the time of a `with` block that trains nothing."""
+    found = kernels(model.config, model.norm.device, model.norm.dtype)
+    blocks = [block for block in model.layers if isinstance(block, Block)]
+    try:
+        for block in blocks:
+            block.native = None if found is None else found.steps
+        yield
+    finally:
+        for block in blocks:
+            block.native = None
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -1,0 +1,186 @@
+"""native.c for this machine: what a decoding step on one CPU thread does between its matrix products.
+
+Decides: a step of a small model is some hundred operations of microseconds each, and calling them costs more than what
+they compute; attention, one call for each row and head inside PyTorch, is a third of it. So where the system has a C
+compiler, those steps are compiled when sampling first needs them (half a second, into memory and not onto the disk), compared with
+PyTorch's on random numbers, and used if they agree; in every other case PyTorch's own are. Several threads: PyTorch's,
+which share them out. The compiler is the one that CC names, `cc` by default; an empty CC switches all this off.
+Sampled logprobs differ from training's by float32 rounding, as between any two kernels.
+"""
+
+import ctypes
+import os
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable
+from functools import cache
+from math import gcd
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from r1v0.models.families import ModelConfig
+
+SOURCE = Path(__file__).with_name("native.c")
+# No -ffast-math: it would set the whole process to flush denormal numbers, and forget about NaN.
+FLAGS = ("-std=c11", "-ffp-contract=fast", "-O3", "-march=native", "-fPIC", "-shared",
+         "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros")  # fmt: skip
+DTYPES = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
+MOST_QUERIES = 4  # answered together: as many sums as the registers hold
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # some roundings
+Steps = tuple[
+    Callable[[Tensor, Tensor, float], Tensor], Callable[[Tensor, Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]
+]
+
+
+class Kernels:
+    """The compiled functions for one head size and type. Tensors are on the CPU, of that type, without gradients."""
+
+    def __init__(self, library: ctypes.CDLL, head_dim: int, queries: int) -> None:
+        self.head_dim, self.queries = head_dim, queries
+        number, pointer = ctypes.c_int64, ctypes.c_void_p
+        for name, kinds in {
+            "rms_norm": (number, number, pointer, pointer, ctypes.c_float, pointer),
+            "rotate": (number, number, number, pointer, number, pointer, pointer, pointer),
+            "swiglu": (number, number, pointer, pointer),
+            "attend": (number, number, number, *(pointer, number) * 3, pointer, pointer, number, *(pointer,) * 4, number, *(pointer,) * 3),
+        }.items():  # fmt: skip
+            function = getattr(library, name)
+            function.argtypes, function.restype = kinds, None
+            setattr(self, "_" + name, function)
+        self._rms_norm: Callable[..., None]
+        self._rotate: Callable[..., None]
+        self._swiglu: Callable[..., None]
+        self._attend: Callable[..., None]
+        self.steps: Steps = (self.rms_norm, self.rotate, self.swiglu)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """transformer.rms_norm."""
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        width = x.shape[-1]
+        self._rms_norm(x.numel() // width, width, x.data_ptr(), weight.data_ptr(), eps, out.data_ptr())
+        return out
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """transformer.rotate: x [T, heads, head_dim], its last two dimensions contiguous; cos, sin [T, 1, head_dim / 2]."""
+        tokens, heads, dim = x.shape
+        out = x.new_empty(tokens, heads, dim)
+        self._rotate(tokens, heads, dim // 2, x.data_ptr(), x.stride(0), cos.data_ptr(), sin.data_ptr(), out.data_ptr())
+        return out
+
+    def swiglu(self, gate_up: Tensor) -> Tensor:
+        """transformer.swiglu: [T, 2 x intermediate] contiguous."""
+        tokens, width = gate_up.shape[0], gate_up.shape[1] // 2
+        out = gate_up.new_empty(tokens, width)
+        self._swiglu(tokens, width, gate_up.data_ptr(), out.data_ptr())
+        return out
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        prompts: tuple[Tensor, Tensor],
+        owners: Tensor,
+        starts: Tensor,
+        slots: tuple[Tensor, Tensor],
+        own: Tensor,
+        scratch: Tensor,
+    ) -> Tensor:
+        """Store one new token's key and value in each row's slot, at `own` [rows], and attend over the row's prompt and slot.
+
+        q [rows, heads, head_dim], k, v [rows, kv_heads, head_dim]; keys and values of `prompts` and `slots`
+        [., kv_heads, room, head_dim]; owners, starts [rows]: each row's prompt and its length (0: none); scratch float32,
+        `queries` x the longest row. Returns [rows, heads, head_dim].
+        """
+        rows, heads, dim = q.shape
+        out = q.new_empty(rows, heads, dim)
+        self._attend(
+            rows, k.shape[1], heads // k.shape[1], q.data_ptr(), q.stride(0), k.data_ptr(), k.stride(0), v.data_ptr(), v.stride(0),
+            prompts[0].data_ptr(), prompts[1].data_ptr(), prompts[0].shape[2], owners.data_ptr(), starts.data_ptr(),
+            slots[0].data_ptr(), slots[1].data_ptr(), slots[0].shape[2], own.data_ptr(), scratch.data_ptr(), out.data_ptr(),
+        )  # fmt: skip
+        return out
+
+
+def kernels(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Kernels | None:
+    """The compiled steps for a model that is sampled on this device now; None where PyTorch's are to be used."""
+    if device.type != "cpu" or dtype not in DTYPES or torch.get_num_threads() > 1:
+        return None
+    return _checked(
+        config.head_dim, gcd(config.heads // config.kv_heads, MOST_QUERIES), dtype, os.environ.get("CC", "cc")
+    )
+
+
+@cache
+def _checked(head_dim: int, queries: int, dtype: torch.dtype, compiler: str) -> Kernels | None:
+    """Compiled once a process, and used only if the numbers are right."""
+    library = _compiled(compiler, f"-DDIM={head_dim}", f"-DQUERIES={queries}", *DTYPES[dtype])
+    if library is None:
+        return None
+    found = Kernels(library, head_dim, queries)
+    error = _error(found, dtype)
+    if not error < TOLERANCE[dtype]:
+        warnings.warn(
+            f"the sampler's kernels as '{compiler}' compiled them are wrong by {error:.1e}: PyTorch's are used instead "
+            "(slower, same results); CC= in the environment switches the attempt off",
+            stacklevel=2,
+        )
+        return None
+    return found
+
+
+def _compiled(compiler: str, *definitions: str) -> ctypes.CDLL | None:
+    """native.c as a library; None without a working compiler. The file is gone once it is loaded."""
+    if not compiler or os.name != "posix":
+        return None
+    with tempfile.TemporaryDirectory(prefix="r1v0-native-") as folder:
+        target = Path(folder) / "native.so"
+        command = [*compiler.split(), *FLAGS, *definitions, "-o", str(target), str(SOURCE), "-lm"]
+        try:
+            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True)
+            return ctypes.CDLL(str(target))
+        except (OSError, subprocess.SubprocessError):
+            return None
+
+
+def _error(found: Kernels, dtype: torch.dtype) -> float:
+    """The largest difference of each function's results from PyTorch's in float64, relative where they exceed 1; NaN counts."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(dtype)
+
+    rows, kv_heads, dim, group = 3, 2, found.head_dim, 2 * found.queries
+    x, weight, gate_up = random(rows, 50), random(50), random(rows, 70) * 9
+    gate, up = gate_up.double().chunk(2, -1)
+    pairs = [
+        (found.rms_norm(x, weight, 1e-6), F.rms_norm(x.double(), (50,), weight.double(), 1e-6)),
+        (found.swiglu(gate_up), F.silu(gate) * up),
+    ]
+    qkv, cos, sin = random(rows, (group + 2) * kv_heads, dim), random(rows, 1, dim // 2), random(rows, 1, dim // 2)
+    a, b = qkv.double().chunk(2, -1)
+    turned = torch.cat([a * cos.double() - b * sin.double(), b * cos.double() + a * sin.double()], -1)
+    pairs.append((found.rotate(qkv, cos, sin), turned))
+
+    q, k, v = qkv.split([group * kv_heads, kv_heads, kv_heads], dim=1)
+    prompts = random(2, kv_heads, 40, dim), random(2, kv_heads, 40, dim)
+    slots = random(rows, kv_heads, 30, dim), random(rows, kv_heads, 30, dim)
+    owners, starts, own = torch.tensor([1, 0, 0]), torch.tensor([37, 5, 0]), torch.tensor([0, 29, 16])
+    before = [tensor.clone() for tensor in slots]
+    scratch = torch.empty(found.queries * 70)
+    out = found.attend(q, k, v, prompts, owners, starts, slots, own, scratch)
+    for row in range(rows):
+        seen: list[Tensor] = []
+        for shared, mine, new, stored in zip(prompts, before, (k, v), slots, strict=True):
+            mine[row, :, own[row]] = new[row]
+            pairs.append((stored[row], mine[row].double()))
+            past = torch.cat([shared[owners[row], :, : starts[row]], mine[row, :, : own[row] + 1]], dim=1)
+            seen.append(past.double().repeat_interleave(group, 0))  # [heads, positions, dim]
+        asked = q[row].double()[:, None]
+        pairs.append((out[row], F.scaled_dot_product_attention(asked, seen[0], seen[1])[:, 0]))
+    return float(max(((got.double() - wanted).abs() / (1 + wanted.abs())).max() for got, wanted in pairs))

@@ -1,0 +1,132 @@
+"""The compiled steps of decoding: right numbers, the same tokens, and PyTorch's own wherever they cannot be had."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from r1v0.models import native
+from r1v0.models.families import ModelConfig
+from r1v0.models.loading import TINY, load
+from r1v0.models.transformer import Transformer, compiled_steps, initialise
+from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.types import Completion
+
+CPU = torch.device("cpu")
+wants_compiler = pytest.mark.skipif(
+    os.name != "posix" or shutil.which("cc") is None, reason="no C compiler: the kernels cannot be built here"
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    native._checked.cache_clear()
+
+
+def config(head_dim: int = 16, heads: int = 4, kv_heads: int = 2, qk_norm: bool = False) -> ModelConfig:
+    return ModelConfig(40, 32, 48, 2, heads, kv_heads, head_dim, 1e-6, 1e4, 512, True, True, qk_norm)
+
+
+def completions(
+    model: Transformer, compiler: str, monkeypatch: pytest.MonkeyPatch
+) -> dict[tuple[int, int], Completion]:
+    monkeypatch.setenv("CC", compiler)
+    requests = [Request(list(range(3, 3 + n)), [10 * n + i for i in range(3)]) for n in (5, 9, 1, 30)]
+    settings = SamplingSettings(1.0, 40, 7, frozenset({1}))
+    return {(i, sample): found for i, sample, found in generate(model, requests, settings)}
+
+
+@wants_compiler
+@pytest.mark.parametrize("dtype", list(native.DTYPES))
+@pytest.mark.parametrize(("head_dim", "queries"), [(16, 1), (32, 4), (64, 2), (80, 3), (128, 2), (8, 1)])
+def test_every_kernel_agrees_with_pytorch_in_float64(head_dim: int, queries: int, dtype: torch.dtype) -> None:
+    library = native._compiled("cc", f"-DDIM={head_dim}", f"-DQUERIES={queries}", *native.DTYPES[dtype])
+    assert library is not None
+    assert native._error(native.Kernels(library, head_dim, queries), dtype) < (
+        4e-3 if dtype is torch.bfloat16 else 1e-6
+    )
+
+
+@wants_compiler
+def test_the_tails_of_the_exponential() -> None:
+    kernels = native.kernels(config(), CPU, torch.float32)
+    assert kernels is not None
+    gate = torch.tensor([-200.0, -88.0, -87.5, -20.0, -1e-8, 0.0, 1e-8, 20.0, 87.5, 200.0, float("inf")])
+    got = kernels.swiglu(torch.cat([gate, torch.ones_like(gate)])[None])[0].double()
+    wanted = torch.nn.functional.silu(gate.double())
+    assert ((got - wanted).abs() <= 1e-6 * wanted.abs() + 1e-35)[:-1].all()
+    assert got[-1] == float("inf")
+
+
+@wants_compiler
+@pytest.mark.parametrize("shape", [config(), config(heads=6), config(heads=3, kv_heads=3), config(qk_norm=True)])
+def test_sampling_draws_the_same_tokens_with_and_without(shape: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Transformer(shape)
+    initialise(model, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(8)  # else attention would hardly matter
+    plain, compiled = completions(model, "", monkeypatch), completions(model, "cc", monkeypatch)
+    assert native._checked.cache_info().currsize == 2
+    assert plain.keys() == compiled.keys()
+    for place, completion in plain.items():
+        assert compiled[place].token_ids == completion.token_ids
+        assert compiled[place].logprobs == pytest.approx(completion.logprobs, abs=2e-5)
+    assert plain[0, 0].logprobs != compiled[0, 0].logprobs  # they were in use
+
+
+@wants_compiler
+def test_weights_that_are_not_numbers_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = load(TINY)
+    with torch.no_grad():
+        dict(policy.model.named_parameters())["layers.0.qkv.weight"][0, 0] = float("nan")
+    for found in completions(policy.model, "cc", monkeypatch).values():
+        assert any(logprob != logprob for logprob in found.logprobs)
+
+
+@wants_compiler
+def test_only_decoding_uses_them_and_nothing_is_left_after_an_error() -> None:
+    model = Transformer(config())
+    with pytest.raises(RuntimeError, match="stopped"), compiled_steps(model):
+        raise RuntimeError("stopped" if all(block.native is not None for block in model.layers) else "not in use")
+    assert all(block.native is None for block in model.layers)
+
+
+@wants_compiler
+def test_denormal_numbers_are_still_there() -> None:
+    assert native.kernels(config(), CPU, torch.float32) is not None
+    assert float(torch.tensor(1e-40) * 1.0) > 0  # a library linked with -ffast-math sets the process to flush them
+
+
+@pytest.mark.parametrize("compiler", ["", "no-such-compiler", "false", "true"])
+def test_without_a_working_compiler_pytorchs_are_used(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", compiler)
+    assert native.kernels(config(), CPU, torch.float32) is None
+
+
+@wants_compiler
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("sum += q[n", "sum -= q[n"), ("+ get(a[i]) * get(sin[i])", "+ get(a[i])"), ("x[i]) * scale", "x[i])")],
+)
+def test_a_miscompiled_kernel_is_not_used_and_said_so(
+    right: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = native.SOURCE.read_text()
+    assert right in source
+    (tmp_path / "native.c").write_text(source.replace(right, wrong))
+    monkeypatch.setattr(native, "SOURCE", tmp_path / "native.c")
+    with pytest.warns(UserWarning, match=re.escape("kernels as 'cc' compiled them are wrong by")):
+        assert native.kernels(config(), CPU, torch.float32) is None
+
+
+def test_other_numbers_devices_and_several_threads_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert native.kernels(config(), CPU, torch.float16) is None
+    assert native.kernels(config(), torch.device("cuda"), torch.float32) is None
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert native.kernels(config(), CPU, torch.float32) is None
