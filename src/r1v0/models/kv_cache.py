@@ -32,7 +32,7 @@ class _Store:
     def __init__(self, config: ModelConfig, rows: int, longest: int, device: torch.device, dtype: torch.dtype) -> None:
         self.rows, self.longest = rows, longest
         bytes_ = 2 * config.layers * rows * config.kv_heads * longest * config.head_dim * dtype.itemsize
-        self.capacity = longest if bytes_ <= SMALL else 0
+        self.capacity = longest if 0 < bytes_ <= SMALL else 0
 
         def room() -> Tensor:
             return torch.zeros(rows, config.kv_heads, self.capacity, config.head_dim, device=device, dtype=dtype)
