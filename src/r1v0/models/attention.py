@@ -119,7 +119,7 @@ class BlockAttention(torch.autograd.Function):
         for block in blocks:
             _, _, values, chances = _chances(q, k, v, block, ahead)
             out[block.queries] = _by_token(torch.bmm(chances, values), q.shape[1])
-        ctx.save_for_backward(q, k, v, ahead)
+        ctx.save_for_backward(q, k, v.contiguous(), ahead)  # a view of all that qkv gave would keep all of it
         ctx.blocks = blocks
         return out
 
