@@ -60,7 +60,8 @@ class ChunkedHead(torch.autograd.Function):
 
     With z = hidden @ head.T / temperature and p = softmax(z): logprob = z[token] - logsumexp(z), and its gradient
     with respect to z is onehot(token) - p. Sums over the vocabulary run on from slice to slice, relative to the largest
-    logit so far (online softmax, arXiv 1805.02867); entropy = logsumexp(z) - sum(p z).
+    logit so far (online softmax, arXiv 1805.02867); entropy = logsumexp(z) - sum(p z). Where one slice is the whole
+    vocabulary, its exp(z - largest) is kept for the backward pass; else a slice is computed again.
     """
 
     @staticmethod
@@ -70,17 +71,19 @@ class ChunkedHead(torch.autograd.Function):
         total, weighted, chosen = torch.zeros(
             3, rows, device=hidden.device
         )  # sums of exp(z - largest), that x z, and z[token]
-        for start in range(0, head.shape[0], width := head_slice(hidden.shape[0], head.shape[0])):
-            z = F.linear(hidden, head[start : start + width]).float().div_(temperature)
+        width = head_slice(rows, head.shape[0])
+        for start in range(0, head.shape[0], width):
+            z = _logits(hidden, head[start : start + width], temperature)
             column, here = _columns(token_ids, start, z.shape[1])
             chosen += z.gather(1, column).squeeze(1) * here
             before, largest = largest, torch.maximum(largest, z.amax(1))
             shrink = (before - largest).exp_()
             exp = (z - largest[:, None]).exp_()
             total = total * shrink + exp.sum(1)
-            weighted = weighted * shrink + exp.mul_(z).sum(1)
+            weighted = weighted * shrink + z.mul_(exp).sum(1)
         lse = largest + total.log()
-        ctx.save_for_backward(hidden, head, token_ids, lse)
+        kept = exp if width == head.shape[0] else None
+        ctx.save_for_backward(hidden, head, token_ids, lse, total, kept)
         ctx.temperature = temperature
         entropy = lse - weighted / total
         ctx.mark_non_differentiable(entropy)
@@ -88,19 +91,28 @@ class ChunkedHead(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        hidden, head, token_ids, lse = ctx.saved_tensors
+        hidden, head, token_ids, lse, total, kept = ctx.saved_tensors
         grad_hidden = torch.zeros_like(hidden, dtype=torch.float32)
         grad_head = torch.empty_like(head) if ctx.needs_input_grad[1] else None
         scale = (grad / ctx.temperature)[:, None]
         for start in range(0, head.shape[0], width := head_slice(hidden.shape[0], head.shape[0])):
-            part = slice(start, start + width)
-            z = F.linear(hidden, head[part]).float().div_(ctx.temperature)
-            column, here = _columns(token_ids, start, z.shape[1])
-            dz = z.sub_(lse[:, None]).exp_().neg_().scatter_add_(1, column, here[:, None]).mul_(scale).to(head.dtype)
-            grad_hidden += dz @ head[part]
+            part = head[start : start + width]
+            if kept is None:
+                p = _logits(hidden, part, ctx.temperature).sub_(lse[:, None]).exp_().mul_(-scale)
+            else:
+                p = kept.mul_(-scale / total[:, None])
+            column, here = _columns(token_ids, start, part.shape[0])
+            dz = p.scatter_add_(1, column, scale * here[:, None]).to(head.dtype)
+            grad_hidden += dz @ part
             if grad_head is not None:
-                torch.mm(dz.T, hidden, out=grad_head[part])
+                torch.mm(dz.T, hidden, out=grad_head[start : start + width])
         return grad_hidden.to(hidden.dtype), grad_head, None, None
+
+
+def _logits(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
+    """[M, words] in float32, of a slice [words, d] of the head."""
+    z = F.linear(hidden, head).float()
+    return z if temperature == 1 else z.div_(temperature)
 
 
 def _columns(token_ids: Tensor, start: int, width: int) -> tuple[Tensor, Tensor]:

@@ -86,9 +86,9 @@ def train_step(
 def add_gradient(policy: Policy, reference: Policy | None, micro: Batch, config: Config) -> tuple[LossReadings, float]:
     """Add a micro-batch's gradient to the policy's; the loss's readings, and the sum of its tokens' entropies."""
     temperature = config.sampling.temperature
-    scored = token_logprobs(policy.model, micro, temperature)
-    with torch.no_grad():
+    with torch.no_grad():  # first, while nothing is held for a backward pass
         anchor = token_logprobs(reference.model, micro, temperature).logprobs if reference else None
+    scored = token_logprobs(policy.model, micro, temperature)
     loss, readings = policy_loss(scored.logprobs, micro, config.grpo, anchor)
     loss.backward()
     return readings, float(scored.entropy.sum())
