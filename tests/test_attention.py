@@ -51,32 +51,14 @@ def cu_seqlens() -> Tensor:
     return torch.tensor([0, *LENGTHS]).cumsum(0)
 
 
-@pytest.mark.parametrize("block", [1, 7, 128])  # queries at a time: one, some, all
-def test_shared_prompts_give_what_repeated_ones_give(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "BLOCK", block)
+@pytest.mark.parametrize("full", [0.0, 0.6, 1.0])  # all in one bucket, or hardly any two together
+@pytest.mark.parametrize("largest_mask", [0, 200, 1 << 20])  # never a mask, sometimes, wherever it may pay
+def test_shared_prompts_give_what_repeated_ones_give(
+    full: float, largest_mask: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "FULL", full)
+    monkeypatch.setattr(attention, "LARGEST_MASK", largest_mask)
     assert_as_by_formula(packed(cu_seqlens(), torch.tensor(PARENTS)))
-
-
-def test_a_long_sequence_is_cut_into_smaller_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "LEAST_BLOCK", 4)
-    monkeypatch.setattr(attention, "SCORES", 1000)  # 130 keys of 4 heads: 2 queries' scores, so the least
-    assert_as_by_formula(packed(cu_seqlens(), torch.tensor(PARENTS)))
-
-
-def test_block_attention_has_its_derivative() -> None:
-    """By differences, in float64, which shows that nothing is computed in less than the inputs' type."""
-    cu, parents = torch.tensor([0, 3, 8, 10]), torch.tensor([-1, 0, -1])
-    generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(10, n, 4, generator=generator, dtype=torch.float64).requires_grad_() for n in (4, 2, 2))
-    assert torch.autograd.gradcheck(lambda q, k, v: packed(cu, parents)(0, q, k, v), (q, k, v))
-
-
-def test_bfloat16_is_attended_in_float32() -> None:
-    rounded = [x.detach().bfloat16() for x in inputs()]
-    attend = packed(cu_seqlens(), torch.tensor(PARENTS))
-    assert torch.equal(
-        attend(0, *rounded), packed(cu_seqlens(), torch.tensor(PARENTS))(0, *(x.float() for x in rounded)).bfloat16()
-    )
 
 
 def test_without_parents_segments_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ Activations are counted from models/transformer.py by the tensors that autograd 
 (h hidden, f intermediate, q and k the widths of queries and of keys; norms are fused on a GPU and not on a CPU):
 
     norms      2 h each of two on a GPU; on a CPU 3 h in float32, 5 h in bfloat16 (they compute in float32)
-    attention  2 q + 2 k by blocks of queries; 2 q + k + 2 k PADDED by the variable-length kernel
+    attention  q + 2 (q + k) PADDED by whole sequences; 2 q + k + 2 k PADDED by the variable-length kernel
     MLP        4 f: gate and up, silu(gate), and their product
 
 With checkpointing a block keeps its input alone, h, and one block at a time has all of it. Its backward pass holds 5 f + 2 h
@@ -24,7 +24,7 @@ from r1v0.config import Config
 from r1v0.plan.shapes import Shape
 
 GIB = 1 << 30
-PADDED = 1.1  # keys that attention sees, prompts repeated, over tokens packed
+PADDED = 1.1  # keys that attention sees, prompts repeated and similar lengths padded, over tokens packed
 BACKWARD = (5, 2)  # numbers a token of f and h that a block's backward pass holds beside what it was given
 HEAD_BYTES, NARROWEST = 1 << 25, 1024  # logprobs.py
 BUCKET = 1 << 26  # optimizer.py
@@ -120,7 +120,7 @@ def activations(config: Config, shape: Shape, gpu: bool, size: int) -> tuple[flo
     h, f, q, k = c.hidden, c.intermediate, c.heads * c.head_dim, c.kv_heads * c.head_dim
     norm = (2 if gpu else 3 if size == 4 else 5) * h
     varlen = gpu and size == 2
-    attention = 2 * q + k + 2 * k * PADDED if varlen else 2 * q + 2 * k
+    attention = 2 * q + k + 2 * k * PADDED if varlen else q + 2 * (q + k) * PADDED
     block = 2 * norm + attention + 4 * f
     outside = norm + 2 * h  # the last norm, the rows that are scored and their gradient
     backward = BACKWARD[0] * f + BACKWARD[1] * h
