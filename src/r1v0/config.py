@@ -360,16 +360,13 @@ def validate(config: Config) -> None:
         need(_get(config, key) >= 1, key, "a whole number of at least 1")
     for key, most in LARGEST.items():
         need(_get(config, key) <= most, key, f"at most {most}")
-    for key in ("checkpoints.keep_last", "checkpoints.keep_best"):
-        need(_get(config, key) >= 0, key, "0 or more")
     for key in ("seed", "steps", "threads", "sampling.slots", "grpo.max_refills", "grpo.kl_coef", "eval.max_problems",
                 "eval.max_new_tokens", "data.max_problems", "optimizer.warmup_steps", "optimizer.weight_decay",
-                "optimizer.micro_batch_tokens", "eval.temperature"):  # fmt: skip
+                "optimizer.micro_batch_tokens", "eval.temperature", "checkpoints.keep_last", "checkpoints.keep_best",
+                "health.max_rollbacks", "health.entropy_high", "health.mismatch_kl", "health.grad_spike"):  # fmt: skip
         need(_get(config, key) >= 0, key, "0 or more")
     for key in ("sampling.temperature", "optimizer.lr", "optimizer.grad_clip", "reward.timeout_s", "reward.memory_mb"):
         need(_get(config, key) > 0, key, "more than 0")
-    for key in ("health.max_rollbacks", "health.entropy_high", "health.mismatch_kl", "health.grad_spike"):
-        need(_get(config, key) >= 0, key, "0 or more")
     for key in ("health.entropy_low", "health.reward_fall", "health.truncated"):
         need(0 <= _get(config, key) < 1, key, "at least 0 (off) and below 1")
     if config.health.action == "rollback":

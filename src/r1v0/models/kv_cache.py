@@ -18,6 +18,7 @@ from torch import Tensor
 
 from r1v0.models.attention import Attend, packed
 from r1v0.models.families import ModelConfig
+from r1v0.models.memory import kv_bytes
 from r1v0.models.native import Kernels, kernels
 
 NEVER = float("-inf")
@@ -31,8 +32,7 @@ class _Store:
 
     def __init__(self, config: ModelConfig, rows: int, longest: int, device: torch.device, dtype: torch.dtype) -> None:
         self.rows, self.longest = rows, longest
-        bytes_ = 2 * config.layers * rows * config.kv_heads * longest * config.head_dim * dtype.itemsize
-        self.capacity = longest if 0 < bytes_ <= SMALL else 0
+        self.capacity = longest if 0 < rows * longest * kv_bytes(config, dtype) <= SMALL else 0
 
         def room() -> Tensor:
             return torch.zeros(rows, config.kv_heads, self.capacity, config.head_dim, device=device, dtype=dtype)
@@ -158,6 +158,7 @@ class SlotCache:
         mask = torch.where(ahead, NEVER, 0.0).to(self.own.keys[0].dtype)[:, None, None, :]
         kv_heads, head_dim = self.config.kv_heads, self.config.head_dim
         group = self.config.heads // kv_heads
+        their_mask = shared.mask.to(mask.dtype)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = self.own.keys[layer], self.own.values[layer]
@@ -169,9 +170,7 @@ class SlotCache:
                 asked = q[shared.rows].view(-1, shared.most, kv_heads, group, head_dim).transpose(1, 2).flatten(2, 3)
                 keys, values = self.prompts.keys[layer], self.prompts.values[layer]
                 length = shared.mask.shape[3]
-                theirs, their_lse = attention_part(
-                    asked, keys[:, :, :length], values[:, :, :length], shared.mask.to(q.dtype)
-                )
+                theirs, their_lse = attention_part(asked, keys[:, :, :length], values[:, :, :length], their_mask)
                 theirs = theirs.unflatten(2, (shared.most, group)).transpose(1, 2).flatten(0, 1)[shared.places]
                 their_lse = their_lse.unflatten(2, (shared.most, group)).transpose(1, 2).flatten(0, 1)[shared.places]
                 share = (lse - their_lse - shared.without).sigmoid().to(out.dtype)

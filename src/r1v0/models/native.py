@@ -2,7 +2,7 @@
 
 Decides: a step of a small model is some hundred operations of microseconds each, and calling them costs more than what
 they compute; attention, one call for each row and head inside PyTorch, is a third of it. So where the system has a C
-compiler, those steps are compiled when sampling first needs them (half a second, into memory and not onto the disk), compared with
+compiler, those steps are compiled when sampling first needs them (half a second; nothing is left on the disk), compared with
 PyTorch's on random numbers, and used if they agree; in every other case PyTorch's own are. Several threads: PyTorch's,
 which share them out. The compiler is the one that CC names, `cc` by default; an empty CC switches all this off.
 Sampled logprobs differ from training's by float32 rounding, as between any two kernels.
