@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from r1v0.batch import pack, split
 from r1v0.bench import own
 from r1v0.bench.cases import Record
-from r1v0.bench.timing import Run, current_rss, interleaved, peak_rss
+from r1v0.bench.timing import Run, current_rss, interleaved
 from r1v0.bench.workload import Work
+from r1v0.device import peak_rss
 from r1v0.logprobs import ChunkedHead, token_logprobs
 from r1v0.losses import policy_loss
 from r1v0.trainer import train_step

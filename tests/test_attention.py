@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r1v0.models import attention
+from r1v0.models import attention, block_attention
 from r1v0.models.attention import adapt_varlen, packed
 
 HEADS, KV_HEADS, DIM = 4, 2, 8
@@ -52,12 +52,11 @@ def cu_seqlens() -> Tensor:
 
 
 @pytest.mark.parametrize("full", [0.0, 0.6, 1.0])  # all in one bucket, or hardly any two together
-@pytest.mark.parametrize("largest_mask", [0, 200, 1 << 20])  # never a mask, sometimes, wherever it may pay
-def test_shared_prompts_give_what_repeated_ones_give(
-    full: float, largest_mask: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("scores", [1, 3000, 1 << 20])  # blocks of one query, of some, of all
+def test_shared_prompts_give_what_repeated_ones_give(full: float, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "FULL", full)
-    monkeypatch.setattr(attention, "LARGEST_MASK", largest_mask)
+    monkeypatch.setattr(block_attention, "SCORES", scores)
+    monkeypatch.setattr(block_attention, "LEAST_BLOCK", 1)
     assert_as_by_formula(packed(cu_seqlens(), torch.tensor(PARENTS)))
 
 

@@ -222,7 +222,8 @@ import json, random, sys
 from pathlib import Path
 import torch
 from r1v0 import config
-from r1v0.bench.timing import current_rss, peak_rss
+from r1v0.bench.timing import current_rss
+from r1v0.device import peak_rss
 from r1v0.models.families import parse_config
 from r1v0.models.loading import Policy
 from r1v0.models.transformer import Transformer, initialise

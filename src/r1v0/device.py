@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -42,5 +43,19 @@ def peak_memory_gb(device: torch.device) -> float:
     """Most memory used so far, in GB: the GPU's, or this process's resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return peak_rss() / 1e9
+
+
+def peak_rss() -> int:
+    """Most memory that this process has held so far, in bytes (Linux and macOS).
+
+    From /proc where there is one: on Linux a new process begins with the `ru_maxrss` of the one that started it.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        status = ""
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -5,11 +5,12 @@ by round, and only ratios of medians within such a run are claimed.
 """
 
 import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from r1v0.device import peak_rss
 
 # What a contender does: the tokens it made; with a clock's reading where not all of its time is to be counted.
 Run = Callable[[], int | tuple[int, dict[str, float]]]
@@ -33,12 +34,6 @@ class Clock:
 
     def read(self) -> dict[str, float]:
         return {"seconds": time.perf_counter() - self.start[0], "cpu_s": time.process_time() - self.start[1]}
-
-
-def peak_rss() -> int:
-    """Most memory this process has held so far, in bytes (Linux and macOS)."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def current_rss() -> int:

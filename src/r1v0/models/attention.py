@@ -6,8 +6,9 @@ once; only inside `attend` are its keys and values laid before those of each of 
 
     CUDA, 16 bit    torch's variable-length flash attention, whose causal mask is aligned at the end of queries and
                     keys, so a completion's queries see the whole prompt
-    elsewhere       `scaled_dot_product_attention`: a run of equal lengths at a time; with shared prompts, sequences of
-                    similar lengths, padded at their end, where a causal mask hides the padding from all real tokens
+    shared prompts  elsewhere: sequences of similar lengths together, padded at their end, where a causal mask hides the
+                    padding from all real tokens, a block of their queries at a time (block_attention.py)
+    no sharing      elsewhere: `scaled_dot_product_attention`, a run of equal lengths at a time
 """
 
 import inspect
@@ -21,13 +22,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from r1v0.models.block_attention import BlockAttention, Bucket, fits
+
 # (layer, q [T, heads, head_dim], k [T, kv_heads, head_dim], v like k) -> [T, heads, head_dim]
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 # (q, k, v, cu_seq_q, cu_seq_k, max_q, max_k) -> [Tq, heads, head_dim]: causal, aligned at the end, grouped heads
 Varlen = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int, int], Tensor]
 
 FULL = 0.6  # share of real scores (queries x keys) under which a sequence is not padded to those before it
-LARGEST_MASK = 1 << 20  # queries x keys of a completion up to which its part of the causal mask is held, as numbers
 
 
 def packed(cu_seqlens: Tensor, parents: Tensor | None = None) -> Attend:
@@ -46,7 +48,7 @@ def packed(cu_seqlens: Tensor, parents: Tensor | None = None) -> Attend:
             elif parents is None:
                 found.append(_by_runs(cu_seqlens))
             else:
-                found.append(_by_buckets(cu_seqlens, parents, q))
+                found.append(_by_buckets(cu_seqlens, parents, q.shape[1], q.device))
         return found[0](layer, q, k, v)
 
     return attend
@@ -68,17 +70,16 @@ def _by_runs(cu_seqlens: Tensor) -> Attend:
     return attend
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Of n sequences. q [n, queries, heads, head_dim], k, v [n, keys, kv_heads, head_dim], mask [n or 1, 1, queries, keys]
-    or None (causal from the first key on) -> [n x queries, heads, head_dim]."""
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Of n sequences of m tokens. q [n, m, heads, head_dim], k, v [n, m, kv_heads, head_dim] -> [n x m, heads, head_dim]."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, enable_gqa=True)
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     return out.transpose(1, 2).flatten(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
-    """The tokens of a segment and those of the one that it goes on from, if any."""
+    """The tokens of a segment, and those of the one that it goes on from, if any."""
 
     prompt: range
     own: range
@@ -87,18 +88,14 @@ class _Sequence:
     def length(self) -> int:
         return len(self.prompt) + len(self.own)
 
-    @property
-    def masked(self) -> bool:
-        """Whether its own tokens alone are the queries, under a mask; else the prompt's are computed with them.
-
-        A mask's kernel computes hidden scores too: measured on a CPU, it takes 0.1 to 0.9 of the other's time up to an
-        own length of twice the prompt's, and 1.0 to 1.6 from four times on.
-        """
-        return len(self.own) <= 2 * len(self.prompt) and len(self.own) * self.length <= LARGEST_MASK
+    def scores(self, queries: int) -> int:
+        """Twice what so many queries behind the prompt see: all of it, and half of each other."""
+        return queries * (2 * len(self.prompt) + queries)
 
 
-def _by_buckets(cu_seqlens: Tensor, parents: Tensor, like: Tensor) -> Attend:
-    """Sequences of similar lengths are gathered, padded at their end, attended together, and what is real taken back.
+def _by_buckets(cu_seqlens: Tensor, parents: Tensor, heads: int, device: torch.device) -> Attend:
+    """Sequences of similar lengths, behind prompts of one length, are gathered, padded at their end, attended together, and
+    what is real taken back.
 
     Padding repeats the last token. It stands behind every real token, so the causal mask hides it, and its rows are not
     taken back: its gradient is 0.
@@ -108,57 +105,43 @@ def _by_buckets(cu_seqlens: Tensor, parents: Tensor, like: Tensor) -> Attend:
         _Sequence(spans[parent] if parent >= 0 else range(0), span)
         for parent, span in zip(parents.tolist(), spans, strict=True)
     ]
-    gathers: list[tuple[Tensor, Tensor, Tensor | None]] = []
+    buckets: list[Bucket] = []
+    gathers: list[tuple[Tensor, Tensor]] = []  # rows of each bucket's queries and keys
     source = torch.empty(int(cu_seqlens[-1]), dtype=torch.int64)  # of each token's output among all padded queries
     offset = 0
-    for masked in (False, True):
-        for bucket in _similar(sorted((s for s in sequences if s.masked == masked), key=lambda s: -s.length)):
-            queries, new, keys, mask = _gather(bucket, masked, like)
-            source[queries[new]] = offset + torch.arange(queries.numel()).view_as(queries)[new]
-            offset += queries.numel()
-            gathers.append((queries.to(like.device), keys.to(like.device), mask))
-    source = source.to(like.device)
+    for alike in _similar(sorted(sequences, key=lambda s: (len(s.prompt), -len(s.own))), heads):
+        prompt, own, length = torch.tensor([(s.prompt.start, s.own.start, len(s.own)) for s in alike]).T[:, :, None]
+        before, step = torch.arange(len(alike[0].prompt)), torch.arange(len(alike[0].own))
+        queries, real = own + step.minimum(length - 1), step < length
+        gathers.append((queries.flatten(), torch.cat([prompt + before, queries], dim=1).flatten()))
+        buckets.append(Bucket(len(alike), len(step), len(before) + len(step)))
+        source[queries[real]] = offset + torch.arange(queries.numel()).view_as(queries)[real]
+        offset += queries.numel()
+    all_queries, all_keys = (torch.cat(parts).to(device) for parts in zip(*gathers, strict=True))
+    source = source.to(device)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        outputs = []
-        for queries, keys, mask in gathers:
-            qi, ki, vi = (
-                x.index_select(0, r.flatten()).unflatten(0, r.shape) for x, r in ((q, queries), (k, keys), (v, keys))
-            )
-            outputs.append(_attention(qi, ki, vi, mask))
-        return (torch.cat(outputs) if len(outputs) > 1 else outputs[0]).index_select(0, source)
+        q, k, v = q.index_select(0, all_queries), k.index_select(0, all_keys), v.index_select(0, all_keys)
+        out: Tensor = BlockAttention.apply(q, k, v, buckets)  # type: ignore[no-untyped-call]
+        return out.index_select(0, source)
 
     return attend
 
 
-def _gather(bucket: list[_Sequence], masked: bool, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """For n sequences: rows of queries [n, queries], which of them are wanted, rows of keys [n, keys], and the mask."""
-    columns = torch.tensor([(s.prompt.start, len(s.prompt), s.own.start, len(s.own)) for s in bucket]).T[:, :, None]
-    prompt, before, own, length = columns
-    position = torch.arange(bucket[0].length)
-    inside = (position - before).minimum(length - 1)
-    keys = torch.where(position < before, prompt + position, own + inside)
-    if not masked:
-        return keys, (position >= before) & (position < before + length), keys, None
-    step = torch.arange(int(length.max()))
-    ahead = (
-        position > (before + step)[: 1 if before.unique().numel() == 1 else None, :, None]
-    )  # [n or 1, queries, keys]
-    mask = torch.zeros(ahead.shape, dtype=like.dtype).masked_fill_(ahead, float("-inf"))[:, None]
-    return own + step.minimum(length - 1), step < length, keys, mask.to(like.device)
-
-
-def _similar(sequences: list[_Sequence]) -> Iterator[list[_Sequence]]:
-    """Cut sequences, longest first, where padding would take too large a share of the scores."""
-    bucket: list[_Sequence] = []
-    for s in sequences:
-        widest = max((len(t.own) if t.masked else t.length for t in [*bucket, s]), default=0)
-        real = sum((len(t.own) if t.masked else t.length) * t.length for t in [*bucket, s])
-        if bucket and real < FULL * widest * bucket[0].length * (len(bucket) + 1):
-            yield bucket
-            bucket = []
-        bucket.append(s)
-    if bucket:
+def _similar(sequences: list[_Sequence], heads: int) -> Iterator[list[_Sequence]]:
+    """Cut sorted sequences where the prompt has another length, padding would take too large a share of the scores, or a
+    block of queries of all would have too many."""
+    for _, same in groupby(sequences, key=lambda s: len(s.prompt)):
+        bucket: list[_Sequence] = []
+        real = 0
+        for s in same:
+            n, longest = len(bucket) + 1, (bucket or [s])[0]
+            real += s.scores(len(s.own))
+            ragged = real < FULL * n * s.scores(len(longest.own))
+            if bucket and (ragged or not fits(Bucket(n, len(longest.own), longest.length), heads)):
+                yield bucket
+                bucket, real = [], s.scores(len(s.own))
+            bucket.append(s)
         yield bucket
 
 

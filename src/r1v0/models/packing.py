@@ -2,9 +2,10 @@
 
 Decides: a decoding step multiplies a few rows by every weight, and PyTorch's float32 product (MKL) is slow at that: it
 rearranges the weights anew in each call. oneDNN's takes them rearranged once, 1.3 to 2 times faster at up to 128 rows
-(results/performance). So for the time of sampling each large matrix has a second copy in that layout, 4 bytes a weight,
-dropped afterwards: it cannot grow stale, since nothing trains meanwhile. The product is the same float32 arithmetic. The
-operators are those that torch.compile emits for CPUs; they are not documented, so without them everything runs as before.
+(results/performance). So for the time of sampling each large matrix has a second copy in that layout, dropped
+afterwards: it cannot grow stale, since nothing trains meanwhile. The product is the same arithmetic, in float32 and in
+bfloat16. The operators are those that torch.compile emits for CPUs; they are not documented, so without them everything
+runs as before.
 """
 
 from collections.abc import Iterator

@@ -10,7 +10,7 @@ Activations are counted from models/transformer.py by the tensors that autograd 
 (h hidden, f intermediate, q and k the widths of queries and of keys; norms are fused on a GPU and not on a CPU):
 
     norms      2 h each of two on a GPU; on a CPU 3 h in float32, 5 h in bfloat16 (they compute in float32)
-    attention  q + 2 (q + k) PADDED by whole sequences; 2 q + k + 2 k PADDED by the variable-length kernel
+    attention  q + (q + 2 k) PADDED by buckets of sequences; 2 q + k + 2 k PADDED by the variable-length kernel
     MLP        4 f: gate and up, silu(gate), and their product
 
 With checkpointing a block keeps its input alone, h, and one block at a time has all of it. Its backward pass holds 5 f + 2 h
@@ -107,11 +107,11 @@ def count_memory(config: Config, shape: Shape, gpu: bool, micro_batch: int) -> M
 
 
 def rearranged(shape: Shape, gpu: bool, size: int) -> float:
-    """The CPU's second copy of large float32 matrices while it samples."""
-    if gpu or size != 4 or shape.parameters > MOST_REARRANGED:
+    """The CPU's second copy of large matrices while it samples."""
+    if gpu or shape.parameters > MOST_REARRANGED:
         return 0
     blocks = shape.matrices if shape.matrices / shape.config.layers / 4 >= LEAST_REARRANGED else 0
-    return 4 * (blocks + (shape.embedding if shape.embedding >= LEAST_REARRANGED else 0))
+    return size * (blocks + (shape.embedding if shape.embedding >= LEAST_REARRANGED else 0))
 
 
 def activations(config: Config, shape: Shape, gpu: bool, size: int) -> tuple[float, float]:
@@ -120,7 +120,7 @@ def activations(config: Config, shape: Shape, gpu: bool, size: int) -> tuple[flo
     h, f, q, k = c.hidden, c.intermediate, c.heads * c.head_dim, c.kv_heads * c.head_dim
     norm = (2 if gpu else 3 if size == 4 else 5) * h
     varlen = gpu and size == 2
-    attention = 2 * q + k + 2 * k * PADDED if varlen else q + 2 * (q + k) * PADDED
+    attention = 2 * q + k + 2 * k * PADDED if varlen else q + (q + 2 * k) * PADDED
     block = 2 * norm + attention + 4 * f
     outside = norm + 2 * h  # the last norm, the rows that are scored and their gradient
     backward = BACKWARD[0] * f + BACKWARD[1] * h

@@ -5,6 +5,7 @@ width, a disk too full for a figure) turns the display off and the run goes on. 
 evaluation when fifty times the cost of drawing has passed, so they take about 2 % of a run, and once when it ends.
 """
 
+import gc
 import os
 import sys
 import time
@@ -33,8 +34,8 @@ QUIET_SECONDS = 5.0
 """between plain lines of a job that is not training"""
 PATIENCE = 50
 """seconds of run for each second of drawing"""
-FIRST_COST = 1.0
-"""seconds of drawing, assumed before the first"""
+FIRST = 5.0
+"""seconds of run before the first drawing"""
 
 
 def open_progress(stream: TextIO | None = None, figures: bool = True) -> Progress:
@@ -125,7 +126,7 @@ class Watched(Progress):
         self.figures = figures
         self.out: Path | None = None  # the run whose figures are kept drawn
         self.left: dict[str, object] = {}
-        self.cost = FIRST_COST
+        self.cost = FIRST / PATIENCE
         self.drawn = 0.0
 
     def start(self, config: "Config", total_steps: int, out: Path) -> None:
@@ -167,6 +168,7 @@ class Watched(Progress):
             self.out = None
             reason = str(error) or error.__class__.__name__
             self._safely(lambda: self.display.note(f"figures are not drawn any more: {reason}"))
+        gc.collect()  # figures are cycles of some 40 MB, which Python would drop at some later time
         self.drawn = time.monotonic()
         self.cost = self.drawn - begin
 
