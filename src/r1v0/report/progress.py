@@ -2,14 +2,17 @@
 
 Decides: watching must not change or end a run. Whatever goes wrong while showing (a closed pipe, a terminal of no
 width, a disk too full for a figure) turns the display off and the run goes on. The figures are redrawn after an
-evaluation when fifty times the cost of drawing has passed, so they take about 2 % of a run, and once when it ends.
+evaluation a few seconds after the start, then when fifty times the cost of drawing has passed, so they take about 2 % of
+a run, and once when it ends.
 """
 
+import ctypes
 import gc
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -52,6 +55,13 @@ def open_progress(stream: TextIO | None = None, figures: bool = True) -> Progres
     else:
         display = Plain(stream)
     return Watched(display, figures)
+
+
+def give_memory_back() -> None:
+    """Drop what Python holds in cycles, and let the C library return what is free in its heap to the system (glibc)."""
+    gc.collect()
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Plain(Progress):
@@ -168,7 +178,7 @@ class Watched(Progress):
             self.out = None
             reason = str(error) or error.__class__.__name__
             self._safely(lambda: self.display.note(f"figures are not drawn any more: {reason}"))
-        gc.collect()  # figures are cycles of some 40 MB, which Python would drop at some later time
+        give_memory_back()  # figures are cycles of some 40 MB, which Python would drop at some later time
         self.drawn = time.monotonic()
         self.cost = self.drawn - begin
 
