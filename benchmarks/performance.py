@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from r1v0.bench import cases, peers
 from r1v0.bench.workload import Work, natural_work, random_model_folder, random_work
 from r1v0.disk import write_atomic
 from r1v0.environment import environment
+from r1v0.models.loading import load
 
 ROOT = Path(__file__).resolve().parent.parent
 Case = Callable[[Path, Work, int, cases.Record, bool], None]  # (model folder, work, rounds, record, quick)
@@ -41,8 +43,10 @@ def sampling(folder: Path, work: Work, rounds: int, record: cases.Record, quick:
 
 
 def step(folder: Path, work: Work, rounds: int, record: cases.Record, quick: bool) -> None:
-    for job in (work, natural_work("tiny", *((2, 2, 8) if quick else ()))):
-        cases.whole_step(job, rounds, record)
+    cases.whole_step(work, rounds, record)
+    work = replace(work, policy=load(folder))  # that one has been trained
+    cases.whole_step(work, rounds, record, dtype=torch.bfloat16)
+    cases.whole_step(natural_work("tiny", *((2, 2, 8) if quick else ())), rounds, record)
 
 
 def layout(folder: Path, work: Work, rounds: int, record: cases.Record, quick: bool) -> None:

@@ -168,7 +168,11 @@ SECTIONS: dict[str, Callable[[Rows], str]] = {
         "Same prompts; on the random model the same length of every completion. `time a token` is relative to r1v0's, "
         "`range` that of the rounds.",
     ),
-    "step": compared("A whole GRPO step", "Sampling, rewards, gradient, update: 128 completions, float32, micro-batches of 16 in TRL."),
+    "step": compared(
+        "A whole GRPO step",
+        "Sampling, rewards, gradient, update: 128 completions, micro-batches of 16 in TRL. bfloat16 is TRL's default, as "
+        "autocast on float32 weights; in r1v0 it is bfloat16 weights beside float32 masters.",
+    ),
     "layout": layout,
     "sparse": sparse,
     "head": head,

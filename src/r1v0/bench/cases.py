@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
+
 from r1v0.bench import own, peers
 from r1v0.bench.timing import Clock, Run, interleaved
 from r1v0.bench.workload import Work
@@ -52,11 +54,13 @@ def _transformers(work: Work) -> dict[str, Run]:
     return found
 
 
-def whole_step(work: Work, rounds: int, record: Record, others: bool = True) -> None:
+def whole_step(
+    work: Work, rounds: int, record: Record, others: bool = True, dtype: torch.dtype = torch.float32
+) -> None:
     """A GRPO step, sampling to update: all groups with a gradient, and half of them without. r1v0 takes its turns between
-    TRL's steps, of which the first is not counted."""
-    about = {"case": "step", "setting": work.name}
-    optimizer = own.optimizer_of(work)
+    TRL's steps, of which the first is not counted. Both compute in `dtype` and update float32 weights."""
+    about = {"case": "step", "setting": f"{work.name}, {str(dtype).removeprefix('torch.')}"}
+    optimizer = own.optimizer_of(work, dtype)
     own.step(work.head(2), optimizer, 0.0)
     turns = [(number, flat) for number in range(rounds) for flat in (0.0, 0.5)]
 
@@ -79,4 +83,4 @@ def whole_step(work: Work, rounds: int, record: Record, others: bool = True) -> 
             record({**about, "contender": "TRL", "flat": flat, "round": number, **reading, "tokens": tokens})
             turn(number, flat)
 
-    peers.run_trl(work, [0.0, *(flat for _, flat in turns)], between)
+    peers.run_trl(work, [0.0, *(flat for _, flat in turns)], between, dtype)

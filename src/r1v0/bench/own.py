@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
+import torch
+
 from r1v0.bench.workload import Work, requests, sampling
 from r1v0.config import Config, resolve
 from r1v0.optimizer import Optimizer
@@ -57,9 +59,9 @@ def settings(work: Work, *sets: str) -> Config:
     )
 
 
-def optimizer_of(work: Work) -> Optimizer:
-    """AdamW for the work's model, in float32."""
-    return Optimizer(work.policy.model, settings(work).optimizer)
+def optimizer_of(work: Work, dtype: torch.dtype = torch.float32) -> Optimizer:
+    """AdamW in float32 for the work's model, which becomes one of `dtype`."""
+    return Optimizer(work.policy.model, settings(work).optimizer, dtype)
 
 
 def step(work: Work, optimizer: Optimizer, flat: float) -> int:

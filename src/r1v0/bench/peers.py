@@ -124,12 +124,17 @@ def run_continuous_batching(model: Any, work: Work, rows: int, longest: int) -> 
     return tokens, reading
 
 
-def run_trl(work: Work, flats: Sequence[float], on_step: Callable[[int, dict[str, float], int], None]) -> None:
+def run_trl(
+    work: Work,
+    flats: Sequence[float],
+    on_step: Callable[[int, dict[str, float], int], None],
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Train with TRL, one step for each of `flats`, the share of groups without a gradient. `on_step(number, clock's
     reading, tokens)` is called between the steps, so that others can take turns.
 
-    Micro-batches of 16 completions, no checkpointing, no KL term, the whole distribution, AdamW at 1e-6, float32 (its
-    default, bfloat16 autocast, was no faster on a CPU: docs/log.md); the rest is TRL's default. Lengths are kept by a
+    Micro-batches of 16 completions, no checkpointing, no KL term, the whole distribution, AdamW at 1e-6. `dtype`
+    bfloat16 is TRL's default, autocast on float32 weights; float32 turns that off. The rest is TRL's default. Lengths are kept by a
     LogitsProcessor that forbids the end token until it is due: two operations a step. The clock runs from
     `on_step_begin` to `on_step_end`: generation, rewards, backward, update, and no logging.
     """
@@ -168,7 +173,7 @@ def run_trl(work: Work, flats: Sequence[float], on_step: Callable[[int, dict[str
             output_dir=folder, max_steps=len(flats), per_device_train_batch_size=micro,
             gradient_accumulation_steps=rows // micro, num_generations=work.group_size,
             max_completion_length=work.max_new_tokens, temperature=1.0, top_k=0, top_p=1.0, beta=0.0, learning_rate=1e-6,
-            lr_scheduler_type="constant", bf16=False, gradient_checkpointing=False, use_cpu=True, report_to="none",
+            lr_scheduler_type="constant", bf16=dtype == torch.bfloat16, gradient_checkpointing=False, use_cpu=True, report_to="none",
             logging_strategy="no", save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
         )  # fmt: skip
         trainer = GRPOTrainer(
