@@ -50,7 +50,7 @@ def step(folder: Path, work: Work, rounds: int, record: cases.Record, quick: boo
 
 
 def layout(folder: Path, work: Work, rounds: int, record: cases.Record, quick: bool) -> None:
-    training_cases.layout(work, rounds, record, *((6, 60) if quick else (40, 2000)))
+    training_cases.layout(work, rounds, record, *((6, 60, (0, 1)) if quick else (40, 2000, range(5))))
 
 
 def sparse(folder: Path, work: Work, rounds: int, record: cases.Record, quick: bool) -> None:

@@ -70,16 +70,24 @@ def compared(title: str, text: str) -> Callable[[Rows], str]:
 
 
 def layout(rows: Rows) -> str:
-    base = by_contender(rows)["packed (r1v0)"]
-    table = []
-    for name, mine in by_contender(rows).items():
-        filled = mine[0]["positions"] / mine[0]["tokens"]
-        seconds = median(mine, "seconds")
-        apart = f"{mine[0]['gradient_error']:.0e}"
-        table.append((name, f"{seconds:.2f}", f"{filled:.2f}", f"{seconds / median(base, 'seconds'):.2f}x", apart))
-    heads = ("layout", "seconds", "positions / tokens", "time", "gradient apart")
-    note = "Forward and backward of the same completions; gradients against the packed one's, largest difference over largest entry."
-    return f"## Packed training ({rows[0]['setting']})\n\n{note}\n\n{markdown_table(heads, table, 1)}"
+    table, ratios = [], dict[str, list[float]]()
+    for setting in dict.fromkeys(row["setting"] for row in rows):
+        found = by_contender([row for row in rows if row["setting"] == setting])
+        base = median(found["packed (r1v0)"], "seconds")
+        for name, mine in found.items():
+            seconds = median(mine, "seconds")
+            ratios.setdefault(name, []).append(seconds / base)
+            filled = mine[0]["positions"] / mine[0]["tokens"]
+            cells_ = f"{seconds:.2f}", f"{filled:.2f}", f"{seconds / base:.2f}x", f"{mine[0]['gradient_error']:.0e}"
+            table.append((setting, name, *cells_))
+    heads = ("lengths", "layout", "seconds", "positions / tokens", "time", "gradient apart")
+    note = (
+        "Forward and backward of the same completions; gradients against the packed one's, largest difference over largest "
+        "entry. Median of the draws (least to greatest): "
+        + ", ".join(f"{name} {statistics.median(x):.2f}x ({min(x):.2f} to {max(x):.2f})" for name, x in ratios.items())
+        + "."
+    )
+    return f"## Packed training\n\n{note}\n\n{markdown_table(heads, table, 2)}"
 
 
 def sparse(rows: Rows) -> str:

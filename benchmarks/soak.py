@@ -32,7 +32,7 @@ WARM = 20  # steps before memory is held against anything
 SPAN = 20  # steps of a median
 GROWTH = 0.05
 # The symbolic grader beside the task's own (weight 0), so that there are grading processes to count.
-SETTINGS = ["checkpoint_every=50", "threads=1", "checkpoints.keep_last=2", 'reward.extra={"math" = 0.0}']
+SETTINGS = ["optimizer.schedule=cosine", "checkpoint_every=50", "threads=1", "checkpoints.keep_last=2", 'reward.extra={"math" = 0.0}']
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """What training costs: layouts of a batch, flat groups, and the memory of the logprob head. Needs r1v0 alone.
 
-layout  the same 40 completions (lognormal, mean about 300, at most 2000 tokens) as padded rows in data order, as sorted
-        bins of a token budget, and packed: one model, one attention, one head; only the padding differs
+layout  the same 40 sequences (lognormal, mean about 300, at most 2000 tokens) as padded rows in data order, as sorted bins
+        of a token budget, and packed: one model, one attention, one head; only the padding differs. How much there is
+        to pad depends on the longest few, so several draws of the lengths are measured
 sparse  a training step with 0, 25 and 50 % flat groups, that drops them and that computes them
 head    the peak memory of log-probabilities of 1024 tokens over 151,936 words, forward and backward, each way in a
         process of its own
@@ -12,6 +13,7 @@ import math
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -33,10 +35,14 @@ PROMPT = 64
 Weighed = tuple[Rollout, float, float]
 
 
-def layout(work: Work, rounds: int, record: Record, count: int, longest: int) -> None:
-    """Seconds of forward and backward in three layouts, and how far their gradients are apart."""
-    sequences = lognormal_rollouts(count, longest, work.policy.model.config.vocab)
-    real = sum(length(item) for item in sequences)
+def layout(work: Work, rounds: int, record: Record, count: int, longest: int, draws: Sequence[int]) -> None:
+    """Seconds of forward and backward in three layouts, and how far their gradients are apart, for each draw of lengths."""
+    for draw in draws:
+        _layout(work, rounds, record, lognormal_rollouts(count, longest, work.policy.model.config.vocab, draw), draw)
+
+
+def _layout(work: Work, rounds: int, record: Record, sequences: list[Weighed], draw: int) -> None:
+    count, real = len(sequences), sum(length(item) for item in sequences)
     rows = max(1, BUDGET * count // real)  # as many rows as the budget holds at their mean length
     layouts = {
         "padded rows": [padded(sequences[i : i + rows]) for i in range(0, count, rows)],
@@ -59,16 +65,20 @@ def layout(work: Work, rounds: int, record: Record, count: int, longest: int) ->
     apart = {name: float((gradient(name) - exact).abs().max() / exact.abs().max()) for name in layouts}
     positions = {name: sum(int(batch.token_ids.numel()) for batch in batches) for name, batches in layouts.items()}
     contenders: dict[str, Run] = {name: lambda name=name: run(name) for name in layouts}
-    for row in interleaved(contenders, rounds, case="layout", setting=f"{count} completions, {real:,} tokens"):
+    for row in interleaved(
+        contenders, rounds, case="layout", setting=f"draw {draw}: {count} sequences, {real:,} tokens"
+    ):
         name = row["contender"]
         record({**row, "positions": positions[name], "gradient_error": apart[name]})
 
 
 def lognormal_rollouts(count: int, longest: int, vocab: int, seed: int = 0) -> list[Weighed]:
-    """Made-up completions with prompts of their own; a token's weight is that of a token mean."""
+    """Made-up completions with prompts of their own; the lognormal lengths are those of both together, and a token's weight
+    is that of a token mean."""
     rng = random.Random(seed)
     lengths = [
-        max(8, min(longest, round(rng.lognormvariate(math.log(190 * longest / 2000), 0.95)))) for _ in range(count)
+        max(8, min(longest, round(rng.lognormvariate(math.log(190 * longest / 2000), 0.95))) - PROMPT)
+        for _ in range(count)
     ]
     found = []
     for i, n in enumerate(lengths):
