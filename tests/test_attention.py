@@ -55,8 +55,8 @@ def cu_seqlens() -> Tensor:
 @pytest.mark.parametrize("scores", [1, 3000, 1 << 20])  # blocks of one query, of some, of all
 def test_shared_prompts_give_what_repeated_ones_give(full: float, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "FULL", full)
-    monkeypatch.setattr(block_attention, "SCORES", scores)
-    monkeypatch.setattr(block_attention, "LEAST_BLOCK", 1)
+    monkeypatch.setitem(block_attention.LIMITS, "cpu", (64, scores))
+    monkeypatch.setattr(block_attention, "LEAST", 1)
     assert_as_by_formula(packed(cu_seqlens(), torch.tensor(PARENTS)))
 
 

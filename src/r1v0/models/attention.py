@@ -109,7 +109,7 @@ def _by_buckets(cu_seqlens: Tensor, parents: Tensor, heads: int, device: torch.d
     gathers: list[tuple[Tensor, Tensor]] = []  # rows of each bucket's queries and keys
     source = torch.empty(int(cu_seqlens[-1]), dtype=torch.int64)  # of each token's output among all padded queries
     offset = 0
-    for alike in _similar(sorted(sequences, key=lambda s: (len(s.prompt), -len(s.own))), heads):
+    for alike in _similar(sorted(sequences, key=lambda s: (len(s.prompt), -len(s.own))), heads, device):
         prompt, own, length = torch.tensor([(s.prompt.start, s.own.start, len(s.own)) for s in alike]).T[:, :, None]
         before, step = torch.arange(len(alike[0].prompt)), torch.arange(len(alike[0].own))
         queries, real = own + step.minimum(length - 1), step < length
@@ -128,7 +128,7 @@ def _by_buckets(cu_seqlens: Tensor, parents: Tensor, heads: int, device: torch.d
     return attend
 
 
-def _similar(sequences: list[_Sequence], heads: int) -> Iterator[list[_Sequence]]:
+def _similar(sequences: list[_Sequence], heads: int, device: torch.device) -> Iterator[list[_Sequence]]:
     """Cut sorted sequences where the prompt has another length, padding would take too large a share of the scores, or a
     block of queries of all would have too many."""
     for _, same in groupby(sequences, key=lambda s: len(s.prompt)):
@@ -138,7 +138,7 @@ def _similar(sequences: list[_Sequence], heads: int) -> Iterator[list[_Sequence]
             n, longest = len(bucket) + 1, (bucket or [s])[0]
             real += s.scores(len(s.own))
             ragged = real < FULL * n * s.scores(len(longest.own))
-            if bucket and (ragged or not fits(Bucket(n, len(longest.own), longest.length), heads)):
+            if bucket and (ragged or not fits(Bucket(n, len(longest.own), longest.length), heads, device)):
                 yield bucket
                 bucket, real = [], s.scores(len(s.own))
             bucket.append(s)

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK, LEAST_BLOCK = 64, 16  # queries of a block, fewer of long sequences
-SCORES = 1 << 17  # numbers of a block's scores: half a MiB stays in a core's cache
+# Queries of a block, and numbers of its scores: on a CPU half a MiB, which stays in a core's cache; a GPU (not measured) wants
+# few launches. LEAST queries there are in any case.
+LIMITS = {"cpu": (64, 1 << 17), "cuda": (1024, 1 << 24)}
+LEAST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,10 @@ class Bucket:
     keys: int
 
 
-def fits(bucket: Bucket, heads: int) -> bool:
+def fits(bucket: Bucket, heads: int, device: torch.device) -> bool:
     """Whether a block of its queries has no more scores than it should."""
-    return bucket.n * heads * min(BLOCK, bucket.queries) * bucket.keys <= SCORES
+    block, scores = LIMITS[device.type]
+    return bucket.n * heads * min(block, bucket.queries) * bucket.keys <= scores
 
 
 class BlockAttention(torch.autograd.Function):
@@ -84,7 +87,8 @@ def _by_bucket(
 def _blocks(bucket: Bucket, queries: Tensor, keys: Tensor) -> Iterator[tuple[slice, int, Tensor]]:
     """Of each block of a bucket's queries: its rows, how many keys they see, and their probabilities [., rows, seen]."""
     group = queries.shape[1] // bucket.queries
-    step = min(BLOCK, max(LEAST_BLOCK, SCORES // (queries.shape[0] * group * bucket.keys)))
+    block, most = LIMITS[queries.device.type]
+    step = min(block, max(LEAST, most // (queries.shape[0] * group * bucket.keys)))
     future = torch.full((step, step), float("-inf"), dtype=queries.dtype, device=queries.device).triu_(1)
     for start in range(0, bucket.queries, step):
         end = min(start + step, bucket.queries)
