@@ -233,7 +233,7 @@ def bars(axes: Any, found: Sequence[Any]) -> None:
         if line.contender != OWN and (key not in best or line.ratio < best[key].ratio):
             best[key] = line
     style.heading(axes, "Beside others", "time a token over r1v0's; the line at 1 is r1v0")
-    names = [f"{peer}\n{setting}" for setting, peer in best]
+    names = [f"{peer}, {setting}" for setting, peer in best]
     places = range(len(best), 0, -1)
     axes.barh(places, [line.ratio for line in best.values()], color=style.BLUE, height=0.62)
     for place, line in zip(places, best.values(), strict=True):

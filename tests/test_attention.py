@@ -60,6 +60,23 @@ def test_shared_prompts_give_what_repeated_ones_give(full: float, scores: int, m
     assert_as_by_formula(packed(cu_seqlens(), torch.tensor(PARENTS)))
 
 
+def test_bfloat16_is_rounded_at_the_ends_only() -> None:
+    """Scores, probabilities and sums are float32: what is left is the rounding of the output and of each gradient (2^-8)."""
+    rounded = [x.detach().bfloat16().requires_grad_() for x in inputs()]
+    exact = [x.detach().float().requires_grad_() for x in rounded]
+    found, expected = packed(cu_seqlens(), torch.tensor(PARENTS))(0, *rounded), by_formula(*exact)
+    assert found.dtype == torch.bfloat16
+    assert torch.allclose(found.float(), expected, rtol=2**-8, atol=1e-5)
+    upstream = torch.randn(found.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+    grads = zip(
+        torch.autograd.grad(found, rounded, upstream),
+        torch.autograd.grad(expected, exact, upstream.float()),
+        strict=True,
+    )
+    for a, b in grads:  # a prompt's key gets a rounded part from each of up to four sequences
+        assert (a.float() - b).abs().max() <= 2**-7 * b.abs().max()
+
+
 def test_without_parents_segments_do_not_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{__name__}.PARENTS", [-1] * len(LENGTHS))
     assert_as_by_formula(packed(cu_seqlens()))

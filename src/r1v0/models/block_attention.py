@@ -81,7 +81,7 @@ def _by_bucket(
     kv_heads, scale = k.shape[1], q.shape[-1] ** -0.5
     for bucket, qi, ki, vi in zip(buckets, q.split(sizes[0]), k.split(sizes[1]), v.split(sizes[1]), strict=True):
         n = bucket.n
-        yield bucket, _by_head(qi * scale, n, kv_heads), _by_head(ki, n, kv_heads), _by_head(vi, n, kv_heads)
+        yield bucket, _by_head(qi, n, kv_heads) * scale, _by_head(ki, n, kv_heads), _by_head(vi, n, kv_heads)
 
 
 def _blocks(bucket: Bucket, queries: Tensor, keys: Tensor) -> Iterator[tuple[slice, int, Tensor]]:
