@@ -52,11 +52,13 @@ def cu_seqlens() -> Tensor:
 
 
 @pytest.mark.parametrize("full", [0.0, 0.6, 1.0])  # all in one bucket, or hardly any two together
-@pytest.mark.parametrize("scores", [1, 3000, 1 << 20])  # blocks of one query, of some, of all
-def test_shared_prompts_give_what_repeated_ones_give(full: float, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("block", [1, 7, 1000])  # queries at a time
+@pytest.mark.parametrize("scores", [1, 3000, 1 << 20])  # one sequence at a time, some, as many as are alike
+def test_shared_prompts_give_what_repeated_ones_give(
+    full: float, block: int, scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(attention, "FULL", full)
-    monkeypatch.setitem(block_attention.LIMITS, "cpu", (64, scores))
-    monkeypatch.setattr(block_attention, "LEAST", 1)
+    monkeypatch.setitem(block_attention.LIMITS, "cpu", (block, scores))
     assert_as_by_formula(packed(cu_seqlens(), torch.tensor(PARENTS)))
 
 

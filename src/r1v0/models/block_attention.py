@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Queries of a block, and numbers of its scores: on a CPU half a MiB, which stays in a core's cache; a GPU (not measured) wants
-# few launches. LEAST queries there are in any case.
+# Queries of a block, and numbers that the scores of several sequences' blocks may have together: on a CPU half a MiB, which
+# stays in a core's cache; a GPU (not measured) wants few launches. One sequence alone is always taken.
 LIMITS = {"cpu": (64, 1 << 17), "cuda": (1024, 1 << 24)}
-LEAST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class Bucket:
 
 
 def fits(bucket: Bucket, heads: int, device: torch.device) -> bool:
-    """Whether a block of its queries has no more scores than it should."""
+    """Whether a block of queries of all its sequences has no more scores than it should."""
     block, scores = LIMITS[device.type]
     return bucket.n * heads * min(block, bucket.queries) * bucket.keys <= scores
 
@@ -87,8 +86,7 @@ def _by_bucket(
 def _blocks(bucket: Bucket, queries: Tensor, keys: Tensor) -> Iterator[tuple[slice, int, Tensor]]:
     """Of each block of a bucket's queries: its rows, how many keys they see, and their probabilities [., rows, seen]."""
     group = queries.shape[1] // bucket.queries
-    block, most = LIMITS[queries.device.type]
-    step = min(block, max(LEAST, most // (queries.shape[0] * group * bucket.keys)))
+    step = min(LIMITS[queries.device.type][0], bucket.queries)
     future = torch.full((step, step), float("-inf"), dtype=queries.dtype, device=queries.device).triu_(1)
     for start in range(0, bucket.queries, step):
         end = min(start + step, bucket.queries)
