@@ -125,7 +125,10 @@ def check_countdown(data: bytes) -> bool:
 
 
 def plain_value(text: str) -> Fraction | None:
-    """The value of a number that is written plainly: 12, -3.50, 1/2, \\frac{1}{2}. None is no opinion."""
+    """The value of a number that is written plainly: 12, -3.50, 1/2, \\frac{1}{2}. None is no opinion: a printed dollar sign
+    before a letter (\\$frac) is no command."""
+    if re.search(r"\\\$[a-zA-Z]", text):
+        return None
     text = re.sub(r"\s|\$|\\left|\\right|\\!", "", text)
     if re.fullmatch(r"[-+]?[0-9]{1,40}(\.[0-9]{1,40})?", text):
         return Fraction(text)

@@ -60,7 +60,7 @@ def test_the_oracle_of_countdown(expression: str, value: int | None) -> None:
 
 def test_the_oracle_of_numbers() -> None:
     assert plain_value(r"\frac{1}{2}") == plain_value("0.50") == plain_value("1/2")
-    assert plain_value("1 + 1") is plain_value("x") is plain_value("1/0") is None
+    assert plain_value("1 + 1") is plain_value("x") is plain_value("1/0") is plain_value(r"\$frac{1}{2}") is None
 
 
 def test_a_wrong_acceptance_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,7 @@ def test_answer(text: str, answer: str | None) -> None:
         ("the answer is 1. The answer is: 2", "2"),
         ("#### 60 km/h", "60"),
         (r"\boxed{45^\circ}", "45"),
+        (r"#### 25\left12", "2512"),  # as it is drawn
         ("#### 14/3", None),  # from here on: a formula is not the number it begins with
         ("#### 10^5", None),
         ("#### 10 * 5", None),

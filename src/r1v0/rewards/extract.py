@@ -66,7 +66,7 @@ def number(text: str) -> str | None:
     for a formula: 14/3, 10^5 and \\frac{14}{3} are not the number 14 or 10."""
     if _FORMULA.search(text):
         return None
-    text = re.sub(r"\\[!,;: ]|[$%\\]|\{(?=,)|(?<=,)\}", "", text)
+    text = re.sub(r"\\(?:left|right)(?![a-zA-Z])|\\[!,;: ]|[$%\\]|\{(?=,)|(?<=,)\}", "", text)
     match = _NUMBER.search(text)
     if (
         match is None
