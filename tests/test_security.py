@@ -60,6 +60,7 @@ ALLOWED = {
     ("r1v0.rewards.processes", "subprocess.Popen"): "starts the grading processes: our own Python, a list of words",
     ("r1v0.models.native", "subprocess.run"): "the C compiler on our own native.c: a list of words, no shell",
     ("r1v0.models.native", "ctypes.CDLL"): "what it made, from a folder that only this process had",
+    ("r1v0.report.progress", "ctypes.CDLL"): "malloc_trim of the C library: what drawing held goes back to the system",
     ("r1v0.rewards.worker", "ctypes.CDLL"): "prctl of the C library: a grading process ends with the trainer",
     ("r1v0.rewards", "importlib.import_module"): "a module of the table REWARDS, never a name that a user gives",
     (

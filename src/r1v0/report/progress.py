@@ -61,7 +61,8 @@ def give_memory_back() -> None:
     """Drop what Python holds in cycles, and let the C library return what is free in its heap to the system (glibc)."""
     gc.collect()
     with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        library = ctypes.CDLL(None)
+        library.malloc_trim(0)
 
 
 class Plain(Progress):
