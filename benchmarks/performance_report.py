@@ -266,5 +266,6 @@ def curve(
     if not linear:
         axes.set_xscale("log", base=2)
         axes.minorticks_off()
-    axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=0, fontsize=7.5)
+    apart = [size for size in sizes if not linear or size >= sizes[-1] / 10]  # smaller ones would overlap
+    axes.set_xticks(apart, [f"{size:,}" for size in apart], rotation=0, fontsize=7.5)
     axes.set_ylim(0, 1.12 * max(medians.values()))
