@@ -37,16 +37,32 @@ ROOT = Path(__file__).resolve().parent.parent
 Case = Callable[[Path, Work, int, cases.Record, bool], None]  # (model folder, work, rounds, record, quick)
 
 
+def with_threads(run: Callable[[str], None]) -> None:
+    """Call it for one thread, and for all; with the words that say so."""
+    every = torch.get_num_threads()
+    for threads in sorted({1, every}):
+        torch.set_num_threads(threads)
+        run(f"{threads} thread{'s' * (threads > 1)}")
+    torch.set_num_threads(every)
+
+
 def sampling(folder: Path, work: Work, rounds: int, record: cases.Record, quick: bool) -> None:
-    for job in (work, natural_work("tiny", *((2, 2, 8) if quick else ()))):
-        cases.sampling(job, rounds, record)
+    def run(threads: str) -> None:
+        for job in (work, natural_work("tiny", *((2, 2, 8) if quick else ()))):
+            cases.sampling(replace(job, name=f"{job.name}, {threads}"), rounds, record)
+
+    with_threads(run)
 
 
 def step(folder: Path, work: Work, rounds: int, record: cases.Record, quick: bool) -> None:
-    cases.whole_step(work, rounds, record)
-    work = replace(work, policy=load(folder))  # that one has been trained
-    cases.whole_step(work, rounds, record, dtype=torch.bfloat16)
-    cases.whole_step(natural_work("tiny", *((2, 2, 8) if quick else ())), rounds, record)
+    def run(threads: str) -> None:
+        for dtype in (torch.float32, torch.bfloat16):
+            fresh = replace(work, policy=load(folder), name=f"{work.name}, {threads}")  # a step trains it
+            cases.whole_step(fresh, rounds, record, dtype=dtype)
+        tiny = natural_work("tiny", *((2, 2, 8) if quick else ()))
+        cases.whole_step(replace(tiny, name=f"{tiny.name}, {threads}"), rounds, record)
+
+    with_threads(run)
 
 
 def layout(folder: Path, work: Work, rounds: int, record: cases.Record, quick: bool) -> None:
@@ -96,7 +112,10 @@ def main() -> None:
     parser.add_argument("--only", metavar="CASE[,CASE]", help=f"of {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, help="CPU threads of every contender (default: all)"
+        "--threads",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="CPU threads of every contender in sampling and step, which are measured with one too (default: all)",
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "performance")
@@ -115,9 +134,8 @@ def main() -> None:
 
 
 def measure(chosen: list[str], out: Path, rounds: int, threads: int, quick: bool) -> None:
-    """Run the cases one after another; each leaves CASE.json."""
-    torch.set_num_threads(threads)
-    about = environment("", threads) | {"peers": {name: peers.installed(name) for name in ("transformers", "trl")}}
+    """Run the cases one after another; each leaves CASE.json. Those without peers have one thread."""
+    about = environment() | {"peers": {name: peers.installed(name) for name in ("transformers", "trl")}}
     about.pop("command")
     with tempfile.TemporaryDirectory() as temporary:
         size = {"layers": 1, "hidden": 64} if quick else {}
@@ -127,13 +145,19 @@ def measure(chosen: list[str], out: Path, rounds: int, threads: int, quick: bool
             work = (
                 random_work(folder, 2, 2, 8) if quick else random_work(folder)
             )  # anew: an earlier case may have trained it
+            about["threads"] = threads if name in ("sampling", "step") else 1
+            torch.set_num_threads(about["threads"])
+            facts = {"about": about.copy(), "rounds": rounds, "quick": quick}
             rows: list[dict[str, Any]] = []
 
-            def record(row: dict[str, Any], rows: list[dict[str, Any]] = rows, name: str = name) -> None:
+            def record(
+                row: dict[str, Any],
+                rows: list[dict[str, Any]] = rows,
+                name: str = name,
+                facts: dict[str, Any] = facts,
+            ) -> None:
                 rows.append(row)
-                write_atomic(
-                    out / f"{name}.json", _json({"about": about, "rounds": rounds, "quick": quick, "rows": rows})
-                )
+                write_atomic(out / f"{name}.json", _json({**facts, "rows": rows}))
                 print(f"{time.perf_counter() - start:6.0f} s  {progress_line(row)}", file=sys.stderr, flush=True)
 
             CASES[name](folder, work, rounds, record, quick)

@@ -59,7 +59,7 @@ def gradient(model: Transformer, budget: Budget, batch: Batch) -> tuple[dict[str
     """The gradients, and the tokens of each micro-batch that got through."""
     optimizer = Optimizer(model, resolve("countdown").optimizer)
 
-    def work(micro: Batch) -> int:
+    def work(model: Transformer, micro: Batch) -> int:
         policy_loss(token_logprobs(model, micro, 1.0).logprobs, micro, GRPO)[0].backward()
         return int((micro.weights != 0).sum())
 
@@ -125,7 +125,7 @@ def test_a_completion_that_does_not_fit_alone_is_the_users() -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), Interrupted()])
 def test_other_errors_are_not_swallowed(error: Exception) -> None:
-    def work(micro: Batch) -> int:
+    def work(model: Transformer, micro: Batch) -> int:
         raise error
 
     with pytest.raises(type(error)):
@@ -218,7 +218,7 @@ def test_the_probe_corrects_an_automatic_budget(
     notes: list[str] = []
     budget.note = notes.append
 
-    def work(micro: Batch) -> int:
+    def work(model: Transformer, micro: Batch) -> int:
         passes.append(micro.token_ids.shape[0])
         return 1
 
@@ -227,7 +227,7 @@ def test_the_probe_corrects_an_automatic_budget(
     assert budget.tokens == expected
     assert len(notes) == 1
     fixed = Budget(2432)
-    probe(fixed, model, 20, 300, lambda: None, lambda micro: True)
+    probe(fixed, model, 20, 300, lambda: None, lambda model, micro: True)
     assert fixed.tokens == 2432  # what the user chose is probed, not raised
 
 
@@ -237,7 +237,7 @@ def test_the_longest_sequence_is_probed_even_if_it_is_longer_than_the_budget(mon
     for name in ("memory_allocated", "max_memory_allocated", "reset_peak_memory_stats"):
         monkeypatch.setattr(torch.cuda, name, lambda device: 10**6)
 
-    def too_much(micro: Batch) -> int:
+    def too_much(model: Transformer, micro: Batch) -> int:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(UserError, match="one completion, 320 tokens with its prompt: set what"):
@@ -250,7 +250,7 @@ def test_on_a_cpu_the_probe_only_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (budget.tokens, budget.automatic) == (budgets.CPU_TOKENS, False)
     budget.note = notes.append
 
-    def work(micro: Batch) -> int:
+    def work(model: Transformer, micro: Batch) -> int:
         raise AssertionError
 
     probe(budget, small_model(), 20, 300, lambda: None, work)

@@ -23,7 +23,7 @@ ROWS = (
     ("trainer", "guard", "measure", "evaluate", "checkpoint", "pending", "pretrain", "plan"),
     ("rollout", "policies", "metrics"),
     ("sampler", "batch", "budget", "losses", "advantages", "logprobs", "optimizer", "eight_bit", "device"),
-    ("models", "draw", "data", "prompts", "rewards"),
+    ("models", "workers", "draw", "data", "prompts", "rewards"),
     (
         "types",
         "bounded",
@@ -51,6 +51,7 @@ BESIDE = {
     "bounded": {"errors"},
     "budget": {"batch", "logprobs"},
     "optimizer": {"eight_bit"},
+    "workers": {"models"},
     "rewards": {"data"},  # a reward reads an answer with its task's own parser
     "config": {"bounded", "errors"},
     "checkpoint": {"pending"},

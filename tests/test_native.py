@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from r1v0.models import native
 from r1v0.models.families import ModelConfig
@@ -125,8 +126,54 @@ def test_a_miscompiled_kernel_is_not_used_and_said_so(
         assert native.kernels(config(), CPU, torch.float32) is None
 
 
-def test_other_numbers_devices_and_several_threads_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_numbers_and_devices_have_none() -> None:
     assert native.kernels(config(), CPU, torch.float16) is None
     assert native.kernels(config(), torch.device("cuda"), torch.float32) is None
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert native.kernels(config(), CPU, torch.float32) is None
+
+
+def attended(kernels: native.Kernels, threads: int) -> tuple[Tensor, Tensor]:
+    """Attention of 40 rows of very different lengths, and the keys stored meanwhile."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, prompts, values, slots, stored = (
+        torch.randn(shape, generator=generator)
+        for shape in ((40, 4, 16), (40, 2, 16), (40, 2, 16), *[(3, 2, 50, 16)] * 2, *[(40, 2, 60, 16)] * 2)
+    )
+    owners, starts = torch.arange(40) % 3, torch.tensor([50, 1, 20]).repeat(14)[:40]
+    own = torch.randint(0, 60, (40,), generator=generator)
+    scratch = torch.empty(threads, kernels.queries * 110)
+    return kernels.attend(q, k, v, (prompts, values), owners, starts, (slots, stored), own, scratch), slots
+
+
+@wants_compiler
+def test_threads_share_the_rows_and_change_no_bit() -> None:
+    kernels = native.kernels(config(), CPU, torch.float32)
+    assert kernels is not None
+    alone, slots = attended(kernels, 1)
+    for _ in range(20):
+        found, also = attended(kernels, 4)
+        assert torch.equal(found, alone)
+        assert torch.equal(also, slots)
+
+
+@wants_compiler
+def test_only_long_attention_is_shared_out() -> None:
+    kernels = native.kernels(config(), CPU, torch.float32)
+    assert kernels is not None
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert kernels.threads(10) == 1
+        assert kernels.threads(native.SHORTEST) == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@wants_compiler
+def test_a_compiler_without_openmp_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *fopenmp*) exit 1;; esac\nexec cc "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    kernels = native.kernels(config(), CPU, torch.float32)
+    assert kernels is not None
+    assert torch.equal(attended(kernels, 4)[0], attended(kernels, 1)[0])

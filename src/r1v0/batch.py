@@ -137,6 +137,28 @@ def split(batch: Batch, max_tokens: int, device: torch.device | str = "cpu") -> 
         yield _select(batch, chosen, bounds, device)
 
 
+def deal(batch: Batch, shares: int, equal_keys: float) -> list[Batch]:
+    """The batch's completions, in order, as up to `shares` batches of about equal work; a prompt that two of them need is in both.
+
+    A segment of n tokens after p costs n (1 + (p + n / 2) / equal_keys): `equal_keys` are those that cost a token as much
+    in attention as all matrices do.
+    """
+    bounds = batch.cu_seqlens.tolist()
+    work = []
+    for start, end in pairwise(bounds):
+        first, tokens = int(batch.positions[start]), end - start
+        work.append(tokens * (1 + (first + tokens / 2) / equal_keys))
+    chosen: list[list[int]] = [[] for _ in range(shares)]
+    done, total = 0.0, sum(work)
+    for root, family in _families(batch.parents.tolist()):
+        done += work[root]
+        for i in family:
+            share = chosen[int((done + work[i] / 2) / total * shares)]
+            share += [i] if root in share else [root, i]
+            done += work[i]
+    return [_select(batch, segments, bounds, "cpu") for segments in chosen if segments]
+
+
 def _families(parents: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
     """Each prompt's segment with those of its completions, which stand right behind it."""
     roots = [i for i, parent in enumerate(parents) if parent < 0]

@@ -1,7 +1,8 @@
 """How many tokens one forward and backward pass takes: chosen by free memory, halved when that was too many.
 
 Decides: the budget is the run's own state, and no number of its results depends on it but by rounding: micro-batches'
-gradients add up to the batch's (batch.py). `optimizer.micro_batch_tokens` = 0 chooses it, on a GPU by arithmetic
+gradients add up to the batch's (batch.py). On a CPU several micro-batches are worked on side by side (workers.py), which share
+the budget. `optimizer.micro_batch_tokens` = 0 chooses it, on a GPU by arithmetic
 (`token_bytes`) that a probe of the longest case corrects before the first step, on a CPU as measured. After an
 out-of-memory error, what failed is repeated with half as many tokens. A backward pass that broke off has added to some
 gradients and not to others; a second copy to undo that would take the very memory that is missing, so then, and only
@@ -9,12 +10,14 @@ then, the gradient of the whole update is begun anew.
 """
 
 from collections.abc import Callable
+from functools import partial
+from threading import Lock
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from r1v0.batch import split
+from r1v0.batch import deal, split
 from r1v0.config import Config
 from r1v0.errors import UserError
 from r1v0.logprobs import HEAD_BYTES
@@ -22,8 +25,9 @@ from r1v0.models.families import ModelConfig
 from r1v0.models.memory import FIXED_BYTES, GIB, free_memory
 from r1v0.models.transformer import Transformer
 from r1v0.types import Batch
+from r1v0.workers import FEWEST_TOKENS, add_gradients, gradient_bytes, side_by_side, twin, workers
 
-CPU_TOKENS = 2048  # as fast as any on a 2-core CPU: the activations of more tokens leave its caches
+CPU_TOKENS = 2048  # a worker's; as fast as any on a 2-core CPU: the activations of more tokens leave its caches
 MOST_TOKENS = 32_768  # more would not make a GPU's matrix products faster
 SHARE = 0.9  # of free memory; the rest is left to fragmentation
 
@@ -31,50 +35,75 @@ T = TypeVar("T")
 
 
 class Budget:
-    """`tokens` of a micro-batch, from now on. `automatic`: a probe may raise it. `note` tells the user of a change."""
+    """`tokens` of the micro-batches that are worked on at a time, from now on. `automatic`: a probe may raise it. `note` tells
+    the user of a change."""
 
     def __init__(self, tokens: int, remedy: str = "", automatic: bool = False) -> None:
         self.tokens, self.remedy, self.automatic = tokens, remedy, automatic
         self.note: Callable[[str], None] = lambda text: None
+        self._lock = Lock()
 
     def accumulate(
-        self, batch: Batch, model: nn.Module, zero_grad: Callable[[], None], work: Callable[[Batch], T]
+        self, batch: Batch, model: Transformer, zero_grad: Callable[[], None], work: Callable[[Transformer, Batch], T]
     ) -> list[T]:
-        """Call `work`, which adds to gradients that `zero_grad` sets to zeros, on each micro-batch; what it returned.
+        """Call `work`, which adds to a model's gradients, on each micro-batch; what it returned. `zero_grad` sets those of
+        `model` to zeros; `work` is given it or a twin.
 
         Raises UserError if one completion alone does not fit into memory, and whatever else `work` raises.
         """
-        results: list[T] = []
-        zero_grad()
-        while not self._work_through(batch, model, work, results):
-            results.clear()
+        while True:
+            shares = self._shares(batch, model)
+            twins = [twin(model) for _ in shares[1:]]
             zero_grad()
-        return results
+            results: list[list[T]] = [[] for _ in shares]
+            calls = [
+                partial(self._work_through, *which, work, len(shares))
+                for which in zip(shares, [model, *twins], results, strict=True)
+            ]
+            if all(side_by_side(calls)):
+                add_gradients(model, twins)
+                return [result for some in results for result in some]
 
-    def _work_through(self, batch: Batch, model: nn.Module, work: Callable[[Batch], T], results: list[T]) -> bool:
-        """False if a backward pass broke off, so that the gradients are those of no whole set of micro-batches."""
-        for micro in split(batch, self.tokens, next(model.parameters()).device):
+    def _shares(self, batch: Batch, model: Transformer) -> list[Batch]:
+        """The batch, in a part for each worker."""
+        threads = 1 if on_gpu(model) else torch.get_num_threads()
+        count = workers(threads, gradient_bytes(model), min(self.tokens, batch.token_ids.shape[0]))
+        if count == 1:
+            return [batch]
+        weights = sum(parameter.numel() for parameter in model.parameters())
+        return deal(batch, count, weights / (2 * model.config.layers * model.config.heads * model.config.head_dim))
+
+    def _work_through(
+        self, batch: Batch, model: Transformer, results: list[T], work: Callable[[Transformer, Batch], T], side: int
+    ) -> bool:
+        """False if a backward pass broke off, so that the gradients are those of no whole set of micro-batches. `side` of
+        these are at work at a time."""
+        for micro in split(batch, self.tokens // side, model.norm.device):
             size, alone = micro.token_ids.shape[0], int((micro.parents >= 0).sum()) == 1
-            if alone or size <= self.tokens:  # a micro-batch before it may have made the budget smaller
+            if alone or size <= self.tokens // side:  # a micro-batch before it may have made the budget smaller
                 before = gradient_versions(model)
-                done = attempt(work, micro)
+                done = attempt(partial(work, model), micro)
                 if done:
                     results += done
                     continue
-                self._shrink(size, alone)
-                if gradient_versions(model) != before:
+                self._shrink(size, alone, side)
+                if gradient_versions(model) != before or (alone and side > 1):
                     return False
-            if not self._work_through(micro, model, work, results):
+            if not self._work_through(micro, model, results, work, side):
                 return False
         return True
 
-    def _shrink(self, size: int, alone: bool) -> None:
-        if alone:
+    def _shrink(self, size: int, alone: bool, side: int) -> None:
+        if alone and side == 1:
             raise UserError(
                 f"out of memory in training on one completion, {size} tokens with its prompt: {self.remedy}"
             )
-        self.tokens = min(self.tokens, size // 2)
-        self.note(f"out of memory in training: micro-batches have {self.tokens} tokens from here on (same gradient)")
+        with self._lock:
+            room = FEWEST_TOKENS if alone else size // 2 * side  # of so few there is one at a time
+            if room >= self.tokens:
+                return  # a neighbour was faster
+            self.tokens = room
+            self.note(f"out of memory in training: {room} tokens at a time are trained on from here on (same gradient)")
 
 
 def attempt(work: Callable[[Batch], T], micro: Batch) -> list[T]:
@@ -107,7 +136,8 @@ def first_budget(config: Config, model: Transformer) -> Budget:
     if config.optimizer.micro_batch_tokens:
         return Budget(config.optimizer.micro_batch_tokens, remedy)
     if not on_gpu(model):
-        return Budget(CPU_TOKENS, remedy)
+        threads = torch.get_num_threads()
+        return Budget(CPU_TOKENS * workers(threads, gradient_bytes(model), MOST_TOKENS), remedy)
     gradients = gradient_bytes(model)
     room = SHARE * (free_memory(model.norm.device) - gradients) - FIXED_BYTES - 3 * HEAD_BYTES
     return Budget(
@@ -117,11 +147,6 @@ def first_budget(config: Config, model: Transformer) -> Budget:
 
 def on_gpu(model: Transformer) -> bool:
     return model.norm.is_cuda
-
-
-def gradient_bytes(model: nn.Module) -> int:
-    """What the gradients take while there are any."""
-    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
 def token_bytes(config: ModelConfig, dtype: torch.dtype, checkpointed: bool) -> int:
@@ -144,7 +169,7 @@ def probe(
     prompt: int,
     completion: int,
     zero_grad: Callable[[], None],
-    work: Callable[[Batch], T],
+    work: Callable[[Transformer, Batch], T],
 ) -> None:
     """Train on made-up tokens, as many as a micro-batch can have and one of the longest sequences; drop the gradient.
 
@@ -154,10 +179,13 @@ def probe(
     """
     device, longest = model.norm.device, prompt + completion
     if not on_gpu(model):
-        needed = token_bytes(model.config, model.norm.dtype, model.checkpoint_activations) * max(budget.tokens, longest)
+        side = workers(torch.get_num_threads(), gradient_bytes(model), budget.tokens)
+        tokens = max(budget.tokens, side * longest)
+        needed = token_bytes(model.config, model.norm.dtype, model.checkpoint_activations) * tokens
+        needed += (side - 1) * gradient_bytes(model)
         if needed > (free := free_memory(device)):
             budget.note(
-                f"warning: training on {max(budget.tokens, longest)} tokens needs about {needed / GIB:.1f} GiB, "
+                f"warning: training on {tokens} tokens at a time needs about {needed / GIB:.1f} GiB, "
                 f"and {free / GIB:.1f} are free: {budget.remedy}"
             )
         return

@@ -30,6 +30,7 @@ from r1v0.models.memory import PREFILL_TOKENS
 from r1v0.models.packing import packed_weights
 from r1v0.models.transformer import Transformer, compiled_steps
 from r1v0.types import Completion, FinishReason
+from r1v0.workers import sampling_threads
 
 COMPACT_BELOW = 0.75  # share of rows alive under which the rest are moved together
 ADMIT_SHARE = 16  # slots are refilled when a 16th of them is free: a prefill costs about as much as a decoding step
@@ -83,7 +84,7 @@ def generate(
         engine = engine or Engine.of(model.norm.device)
         deck = open_deck(model, engine, settings.slots, wanted, prompt, settings.max_new_tokens)
         try:
-            with packed_weights(model), compiled_steps(model):
+            with sampling_threads(model), packed_weights(model), compiled_steps(model):
                 yield from _sample(model, requests, settings, poll, deck)
         finally:
             close_deck(deck, model)

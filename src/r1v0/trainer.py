@@ -32,6 +32,7 @@ from r1v0.losses import LossReadings, policy_loss
 from r1v0.manifest import checkpoint_name
 from r1v0.metrics import PolicyReadings, UpdateReadings, policy_readings, rollout_records, step_row
 from r1v0.models.loading import Policy, resolve_model
+from r1v0.models.transformer import Transformer
 from r1v0.optimizer import Optimizer, learning_rate
 from r1v0.pending import Pending, load_pending
 from r1v0.policies import fresh, reference_policy, sampling_policy, trained_policy
@@ -68,9 +69,9 @@ def train_step(
     the micro-batches; the config's where there is none.
     """
 
-    def work(micro: Batch) -> tuple[LossReadings, float]:
+    def work(model: Transformer, micro: Batch) -> tuple[LossReadings, float]:
         check()
-        return add_gradient(policy, reference, micro, config)
+        return add_gradient(model, reference, micro, config)
 
     done = [] if done is None else done
     budget = budget or first_budget(config, policy.model)
@@ -83,12 +84,14 @@ def train_step(
     return policy_readings(done, lr, config.grpo.kl_coef > 0)
 
 
-def add_gradient(policy: Policy, reference: Policy | None, micro: Batch, config: Config) -> tuple[LossReadings, float]:
-    """Add a micro-batch's gradient to the policy's; the loss's readings, and the sum of its tokens' entropies."""
+def add_gradient(
+    model: Transformer, reference: Policy | None, micro: Batch, config: Config
+) -> tuple[LossReadings, float]:
+    """Add a micro-batch's gradient to the model's; the loss's readings, and the sum of its tokens' entropies."""
     temperature = config.sampling.temperature
     with torch.no_grad():  # first, while nothing is held for a backward pass
         anchor = token_logprobs(reference.model, micro, temperature).logprobs if reference else None
-    scored = token_logprobs(policy.model, micro, temperature)
+    scored = token_logprobs(model, micro, temperature)
     loss, readings = policy_loss(scored.logprobs, micro, config.grpo, anchor)
     loss.backward()
     return readings, float(scored.entropy.sum())
@@ -195,7 +198,7 @@ def probe_memory(run: Run) -> None:
         longest,
         config.sampling.max_new_tokens,
         run.optimizer.zero_grad,
-        lambda micro: add_gradient(run.policy, run.reference, micro, config),
+        lambda model, micro: add_gradient(model, run.reference, micro, config),
     )
 
 

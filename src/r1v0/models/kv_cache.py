@@ -141,7 +141,8 @@ class SlotCache:
 
     def _compiled(self, native: Kernels, plan: "_Plan", own: Tensor, longest: int) -> Attend:
         """One call a layer, row after row."""
-        scratch = torch.empty(native.queries * (longest + max(self.lengths, default=0)))
+        furthest = longest + max(self.lengths, default=0)
+        scratch = torch.empty(native.threads(own.shape[0] * furthest), native.queries * furthest)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             prompts = self.prompts.keys[layer], self.prompts.values[layer]

@@ -1,12 +1,20 @@
-/* What a decoding step does between its matrix products, for one CPU thread: native.py compiles and checks it.
+/* What a decoding step does between its matrix products, on a CPU: native.py compiles and checks it.
 
    NUMBER is float, or uint16_t for bfloat16 (the upper half of a float). All arithmetic is in float; a result is rounded
    once, when it is stored. Loops are written so that compilers vectorise them; for that the model's head size DIM and the
-   number of QUERIES that are answered together (they share a KV head) are constants. */
+   number of QUERIES that are answered together (they share a KV head) are constants. With OpenMP `threads` of them share
+   the rows, which are computed alike whoever has them; functions of a few microseconds have one. */
 
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#define THREAD omp_get_thread_num()
+#else
+#define THREAD 0
+#endif
 
 #ifdef BFLOAT16
 typedef uint16_t NUMBER;
@@ -109,11 +117,13 @@ INLINE void answer(const NUMBER *q, const NUMBER *prompt_keys, const NUMBER *pro
 /* One new token in each row. Its key and value are stored at `own[row]` of the row's slot; its queries attend over the
    row's prompt (`starts[row]` positions of entry `prompts[row]`) and over its slot up to itself.
    q [rows, kv_heads * group, DIM], k, v [rows, kv_heads, DIM], rows `stride` apart; caches [entries, kv_heads, room, DIM];
-   group a multiple of QUERIES; weights: room for QUERIES (start + own + 1) floats; out [rows, kv_heads * group, DIM]. */
-void attend(int64_t rows, int64_t kv_heads, int64_t group, const NUMBER *q, int64_t q_stride, const NUMBER *k, int64_t k_stride,
+   group a multiple of QUERIES; weights: for each thread `room_of_weights` floats, QUERIES (start + own + 1) at least;
+   out [rows, kv_heads * group, DIM]. */
+void attend(int64_t threads, int64_t rows, int64_t kv_heads, int64_t group, const NUMBER *q, int64_t q_stride, const NUMBER *k, int64_t k_stride,
             const NUMBER *v, int64_t v_stride, const NUMBER *prompt_keys, const NUMBER *prompt_values, int64_t prompt_room,
             const int64_t *prompts, const int64_t *starts, NUMBER *keys, NUMBER *values, int64_t room, const int64_t *own,
-            float *weights, NUMBER *out) {
+            float *weights, int64_t room_of_weights, NUMBER *out) {
+    #pragma omp parallel for num_threads((int)threads) collapse(2) schedule(dynamic, 1)
     for (int64_t row = 0; row < rows; row++)
         for (int64_t head = 0; head < kv_heads; head++) {
             int64_t mine = (row * kv_heads + head) * room * DIM, shared = (prompts[row] * kv_heads + head) * prompt_room * DIM;
@@ -121,6 +131,7 @@ void attend(int64_t rows, int64_t kv_heads, int64_t group, const NUMBER *q, int6
             memcpy(values + mine + own[row] * DIM, v + row * v_stride + head * DIM, DIM * sizeof(NUMBER));
             for (int64_t n = head * group; n < (head + 1) * group; n += QUERIES)
                 answer(q + row * q_stride + n * DIM, prompt_keys + shared, prompt_values + shared, starts[row],
-                       keys + mine, values + mine, own[row] + 1, weights, out + (row * kv_heads * group + n) * DIM);
+                       keys + mine, values + mine, own[row] + 1, weights + THREAD * room_of_weights,
+                       out + (row * kv_heads * group + n) * DIM);
         }
 }

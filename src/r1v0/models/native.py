@@ -1,10 +1,12 @@
-"""native.c for this machine: what a decoding step on one CPU thread does between its matrix products.
+"""native.c for this machine: what a decoding step on a CPU does between its matrix products.
 
 Decides: a step of a small model is some hundred operations of microseconds each, and calling them costs more than what
 they compute; attention, one call for each row and head inside PyTorch, is a third of it. So where the system has a C
 compiler, those steps are compiled when sampling first needs them (half a second; nothing is left on the disk), compared with
-PyTorch's on random numbers, and used if they agree; in every other case PyTorch's own are. Several threads: PyTorch's,
-which share them out. The compiler is the one that CC names, `cc` by default; an empty CC switches all this off.
+PyTorch's on random numbers, and used if they agree; in every other case PyTorch's own are. With several threads, attention
+that is long enough is shared out by OpenMP: by the very pool of threads that PyTorch has, as the library is linked with no
+other; where torch has loaded none, attention has one thread. The compiler is the one that CC names, `cc` by default; an
+empty CC switches all this off.
 Sampled logprobs differ from training's by float32 rounding, as between any two kernels.
 """
 
@@ -26,10 +28,11 @@ from r1v0.models.families import ModelConfig
 
 SOURCE = Path(__file__).with_name("native.c")
 # No -ffast-math: it would set the whole process to flush denormal numbers, and forget about NaN.
-FLAGS = ("-std=c11", "-ffp-contract=fast", "-O3", "-march=native", "-fPIC", "-shared",
+FLAGS = ("-std=c11", "-ffp-contract=fast", "-O3", "-march=native", "-fPIC",
          "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros")  # fmt: skip
 DTYPES = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
 MOST_QUERIES = 4  # answered together: as many sums as the registers hold
+SHORTEST = 1 << 14  # numbers of keys that one call attends over, under which more threads gain nothing
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # some roundings
 Steps = tuple[
     Callable[[Tensor, Tensor, float], Tensor], Callable[[Tensor, Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]
@@ -46,7 +49,7 @@ class Kernels:
             "rms_norm": (number, number, pointer, pointer, ctypes.c_float, pointer),
             "rotate": (number, number, number, pointer, number, pointer, pointer, pointer),
             "swiglu": (number, number, pointer, pointer),
-            "attend": (number, number, number, *(pointer, number) * 3, pointer, pointer, number, *(pointer,) * 4, number, *(pointer,) * 3),
+            "attend": (*(number,) * 4, *(pointer, number) * 3, pointer, pointer, number, *(pointer,) * 4, number, pointer, pointer, number, pointer),
         }.items():  # fmt: skip
             function = getattr(library, name)
             function.argtypes, function.restype = kinds, None
@@ -56,6 +59,10 @@ class Kernels:
         self._swiglu: Callable[..., None]
         self._attend: Callable[..., None]
         self.steps: Steps = (self.rms_norm, self.rotate, self.swiglu)
+
+    def threads(self, positions: int) -> int:
+        """How many threads an `attend` over so many positions of all rows is worth."""
+        return torch.get_num_threads() if positions * self.head_dim >= SHORTEST else 1
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """transformer.rms_norm."""
@@ -94,22 +101,23 @@ class Kernels:
         """Store one new token's key and value in each row's slot, at `own` [rows], and attend over the row's prompt and slot.
 
         q [rows, heads, head_dim], k, v [rows, kv_heads, head_dim]; keys and values of `prompts` and `slots`
-        [., kv_heads, room, head_dim]; owners, starts [rows]: each row's prompt and its length (0: none); scratch float32,
-        `queries` x the longest row. Returns [rows, heads, head_dim].
+        [., kv_heads, room, head_dim]; owners, starts [rows]: each row's prompt and its length (0: none); scratch float32
+        [threads, `queries` x the longest row]. Returns [rows, heads, head_dim].
         """
         rows, heads, dim = q.shape
         out = q.new_empty(rows, heads, dim)
         self._attend(
-            rows, k.shape[1], heads // k.shape[1], q.data_ptr(), q.stride(0), k.data_ptr(), k.stride(0), v.data_ptr(), v.stride(0),
+            scratch.shape[0], rows, k.shape[1], heads // k.shape[1], q.data_ptr(), q.stride(0), k.data_ptr(), k.stride(0), v.data_ptr(), v.stride(0),
             prompts[0].data_ptr(), prompts[1].data_ptr(), prompts[0].shape[2], owners.data_ptr(), starts.data_ptr(),
-            slots[0].data_ptr(), slots[1].data_ptr(), slots[0].shape[2], own.data_ptr(), scratch.data_ptr(), out.data_ptr(),
+            slots[0].data_ptr(), slots[1].data_ptr(), slots[0].shape[2], own.data_ptr(),
+            scratch.data_ptr(), scratch.shape[1], out.data_ptr(),
         )  # fmt: skip
         return out
 
 
 def kernels(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Kernels | None:
     """The compiled steps for a model that is sampled on this device now; None where PyTorch's are to be used."""
-    if device.type != "cpu" or dtype not in DTYPES or torch.get_num_threads() > 1:
+    if device.type != "cpu" or dtype not in DTYPES:
         return None
     return _checked(
         config.head_dim, gcd(config.heads // config.kv_heads, MOST_QUERIES), dtype, os.environ.get("CC", "cc")
@@ -135,17 +143,22 @@ def _checked(head_dim: int, queries: int, dtype: torch.dtype, compiler: str) -> 
 
 
 def _compiled(compiler: str, *definitions: str) -> ctypes.CDLL | None:
-    """native.c as a library; None without a working compiler. The file is gone once it is loaded."""
+    """native.c as a library; None without a working compiler. The files are gone once it is loaded."""
     if not compiler or os.name != "posix":
         return None
-    with tempfile.TemporaryDirectory(prefix="r1v0-native-") as folder:
-        target = Path(folder) / "native.so"
-        command = [*compiler.split(), *FLAGS, *definitions, "-o", str(target), str(SOURCE), "-lm"]
-        try:
-            subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True)
-            return ctypes.CDLL(str(target))
-        except (OSError, subprocess.SubprocessError):
-            return None
+    for openmp in (("-fopenmp",), ()):
+        with tempfile.TemporaryDirectory(prefix="r1v0-native-") as folder:
+            made, target = str(Path(folder) / "native.o"), str(Path(folder) / "native.so")
+            compiling = [*FLAGS, *openmp, *definitions, "-c", "-o", made, str(SOURCE)]
+            linking = ["-shared", "-o", target, made, "-lm"]  # not with OpenMP: its functions are torch's
+            try:
+                for step in (compiling, linking):
+                    command = [*compiler.split(), *step]
+                    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True)
+                return ctypes.CDLL(target)
+            except (OSError, subprocess.SubprocessError):
+                continue
+    return None
 
 
 def _error(found: Kernels, dtype: torch.dtype) -> float:
@@ -172,7 +185,7 @@ def _error(found: Kernels, dtype: torch.dtype) -> float:
     slots = random(rows, kv_heads, 30, dim), random(rows, kv_heads, 30, dim)
     owners, starts, own = torch.tensor([1, 0, 0]), torch.tensor([37, 5, 0]), torch.tensor([0, 29, 16])
     before = [tensor.clone() for tensor in slots]
-    scratch = torch.empty(found.queries * 70)
+    scratch = torch.empty(torch.get_num_threads(), found.queries * 70)
     out = found.attend(q, k, v, prompts, owners, starts, slots, own, scratch)
     for row in range(rows):
         seen: list[Tensor] = []

@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from r1v0.config import Config
 from r1v0.errors import UserError, unknown
 from r1v0.plan.cost import CARDS, Card, Cost, cost, cpu_card, work_of
-from r1v0.plan.memory import BASE_CPU, GIB, Memory, count_memory, reserve
+from r1v0.plan.memory import BASE_CPU, GIB, Memory, count_memory, reserve, workers
 from r1v0.plan.shapes import Shape, find_shape
 
 PROMPT = 128  # tokens of a prompt, assumed
 LIKELY_SHARE = 4  # completions are assumed to be a quarter of their limit, as models/memory.py does
 MOST_SLOTS, CPU_SLOTS = 256, 128  # models/memory.py's own bounds of automatic slots
-CPU_TOKENS, MOST_TOKENS = 2048, 32_768  # budget.py's automatic micro-batches: a CPU's, and the largest of a GPU
+CPU_TOKENS, MOST_TOKENS = 2048, 32_768  # budget.py's automatic micro-batches: of a CPU's worker, and the largest of a GPU
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`budget` is what the run may take, in bytes; `micro_batch` tokens; `rows` decoded at a time."""
+    """`budget` is what the run may take, in bytes; `micro_batch` tokens trained on at a time; `rows` decoded at a time."""
 
     config: Config
     shape: Shape
@@ -101,6 +101,9 @@ def _plan(config: Config, shape: Shape, card: Card, gpu: bool, total: float, bud
     grpo, limit = config.grpo, config.sampling.max_new_tokens
     update = grpo.groups * (PROMPT + (grpo.keep_per_group or grpo.group_size) * limit) // grpo.minibatches
     micro_batch = max(min(micro_batch, update), PROMPT + limit)
+    if not gpu:
+        side = workers(config.threads, count_memory(config, shape, gpu, 1).gradients, micro_batch)
+        micro_batch = max(micro_batch, min(side * (PROMPT + limit), update))
     parts = count_memory(config, shape, gpu, micro_batch)
     tokens = max(0, int((budget - parts.sampling) // parts.kv_token))
     completions = config.grpo.groups * config.grpo.group_size
@@ -120,7 +123,8 @@ def _plan(config: Config, shape: Shape, card: Card, gpu: bool, total: float, bud
 
 
 def _largest_micro_batch(config: Config, shape: Shape, gpu: bool, budget: float) -> int:
-    tokens = MOST_TOKENS if gpu else CPU_TOKENS
+    gradients = count_memory(config, shape, gpu, 1).gradients
+    tokens = MOST_TOKENS if gpu else CPU_TOKENS * workers(config.threads, gradients, MOST_TOKENS)
     while tokens > 1024 and count_memory(config, shape, gpu, tokens).training > budget:
         tokens //= 2
     return tokens

@@ -15,9 +15,10 @@ Activations are counted from models/transformer.py by the tensors that autograd 
 
 With checkpointing a block keeps its input alone, h, and one block at a time has all of it. Its backward pass holds 5 f + 2 h
 more; that, and the logprob head before it, are never there together. On a CPU glibc's allocator leaves holes between tensors
-of up to 32 MiB: `HOLES`, by measurement. Not counted: the graders' processes.
+of up to 32 MiB: `HOLES`, by measurement. A CPU's workers share the tokens; each has its own gradients. Not counted: the graders' processes.
 """
 
+import os
 from dataclasses import dataclass
 
 from r1v0.config import Config
@@ -28,6 +29,7 @@ PADDED = 1.1  # keys that attention sees, prompts repeated and similar lengths p
 BACKWARD = (5, 2)  # numbers a token of f and h that a block's backward pass holds beside what it was given
 HEAD_BYTES, NARROWEST = 1 << 25, 1024  # logprobs.py
 BUCKET = 1 << 26  # optimizer.py
+MOST_COPIES, FEWEST_TOKENS = 1 << 30, 512  # workers.py
 SMALLEST_8BIT = 2 + 8 / 256  # eight_bit.py: bytes a weight
 MOST_REARRANGED, LEAST_REARRANGED = 1 << 30, 1 << 16  # models/packing.py
 HOLES = (
@@ -79,7 +81,7 @@ class Memory:
 
 
 def count_memory(config: Config, shape: Shape, gpu: bool, micro_batch: int) -> Memory:
-    """The parts for micro-batches of `micro_batch` tokens. On a GPU what is offloaded is not counted."""
+    """The parts for `micro_batch` tokens that are trained on at a time. On a GPU what is offloaded is not counted."""
     size = 2 if (config.compute.dtype == "bfloat16" or (config.compute.dtype == "auto" and gpu)) else 4
     adapters = shape.adapters(config.lora.rank) if config.lora.rank else 0
     trained = adapters or shape.parameters
@@ -89,21 +91,28 @@ def count_memory(config: Config, shape: Shape, gpu: bool, micro_batch: int) -> M
     sampled = 2 if config.sampling.dtype == "bfloat16" else size
     kept, at_work = activations(config, shape, gpu, size)
     holes = 1 if gpu else HOLES
+    side = 1 if gpu else workers(config.threads, size * trained, micro_batch)
     head_gradient = (
         0 if adapters else size * shape.embedding
     )  # of tied embeddings it waits for the end of the backward pass
+    head = side * head_bytes(shape, micro_batch // side, size)
     return Memory(
         weights=size * (shape.parameters + adapters),
-        gradients=size * trained,
+        gradients=side * size * trained,
         masters=4 * trained if has_masters and not off_card else 0,
         moments=0 if off_card else trained * (SMALLEST_8BIT if eight else 8),
         reference=size * shape.parameters if config.grpo.kl_coef > 0 and not adapters else 0,
         sampling_copy=(2 * shape.parameters if sampled != size else 0) + rearranged(shape, gpu, sampled),
         kept=micro_batch * size * kept * holes,
-        working=max(micro_batch * size * at_work * holes, head_bytes(shape, micro_batch, size)) + head_gradient,
+        working=max(micro_batch * size * at_work * holes, head) + side * head_gradient,
         update=4 * min(trained, max(BUCKET, 0 if adapters else shape.largest)) if has_masters and not off_card else 0,
         kv_token=2 * shape.config.layers * shape.config.kv_heads * shape.config.head_dim * sampled,
     )
+
+
+def workers(threads: int, gradients: float, tokens: int) -> int:
+    """How many train side by side on a CPU with so many `threads` (0: all cores)."""
+    return max(1, min(threads or os.cpu_count() or 1, 1 + int(MOST_COPIES // max(1, gradients)), tokens // FEWEST_TOKENS))
 
 
 def rearranged(shape: Shape, gpu: bool, size: int) -> float:
