@@ -66,7 +66,8 @@ def step(folder: Path, work: Work, rounds: int, record: cases.Record, quick: boo
 
 
 def layout(folder: Path, work: Work, rounds: int, record: cases.Record, quick: bool) -> None:
-    training_cases.layout(work, rounds, record, *((6, 60, (0, 1)) if quick else (40, 2000, range(5))))
+    draws = (training_cases.LIKE_THE_FIRST, *range(5))
+    training_cases.layout(work, rounds, record, *((6, 60, (0, 1)) if quick else (40, 2000, draws)))
 
 
 def sparse(folder: Path, work: Work, rounds: int, record: cases.Record, quick: bool) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models
 
+from r1v0.manifest import newest_whole
 from r1v0.models.families import ModelConfig
 from r1v0.models.loading import Policy
 from r1v0.models.transformer import Transformer, initialise
+from r1v0.runlog import Progress
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
 
 VOCAB = 40
@@ -59,3 +61,20 @@ def random_groups(seed: int, count: int = 5, size: int = 4, flat: int = 1) -> li
         rewards = [1.0] * size if i < flat else [1.0, 0.0] + [float(rng.random() < 0.5) for _ in range(size - 2)]
         groups.append(group(prompt, tokens, rewards))
     return groups
+
+
+class Notes(Progress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def newest(run: Path) -> Path:
+    """The newest whole checkpoint of a run that has one."""
+    found = newest_whole(run)
+    assert found is not None
+    return found

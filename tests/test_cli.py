@@ -221,6 +221,17 @@ def test_resuming_adds_steps(finished: Path, r1v0: Command, tmp_path: Path) -> N
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5]
 
 
+def test_resuming_a_run_that_is_done_says_so(finished: Path, r1v0: Command, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    result = r1v0("train", "--resume", copy)
+    assert result.code == 0, result.err
+    assert "the run has done its 4 steps; to go on, add --set steps=N with more" in result.out + result.err
+    before = snapshot(copy)
+    fails(r1v0("train", "--resume", copy, "--set", "steps=3"), "is at step 4 and steps is 3", "set more")
+    assert snapshot(copy) == before
+
+
 def test_a_step_without_any_gradient_is_no_error(r1v0: Command) -> None:
     """DAPO may find no group with a gradient: here one token is too short for any right answer."""
     tight = sets(
@@ -255,6 +266,10 @@ def test_the_other_verbs_take_a_run_folder(finished: Path, r1v0: Command) -> Non
     row = json.loads(Path("answers/evals.jsonl").read_text())
     assert (row["dataset"], row["problems"], row["samples"]) == ("countdown", 6, 2)
     assert len(Path("answers/answers.jsonl").read_text().splitlines()) == 12
+    assert "positions" not in evaluated.out + evaluated.err
+    longer = r1v0("eval", finished, "--on", "countdown", "--out", "longer", *small, "--set", "eval.max_new_tokens=1024")
+    assert longer.code == 0, longer.err
+    assert "1024 more go past the 1024 positions" in longer.out + longer.err
     sampled = r1v0("sample", finished, "3 7 4 target 17", "--samples", "3", *small)
     assert sampled.code == 0
     assert len(sampled.out.splitlines()) == 3

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from r1v0 import cli, guard, health, runlog
 from r1v0.batch import make_updates
-from r1v0.checkpoint import TrainerState, load_state, newest_checkpoint
+from r1v0.checkpoint import TrainerState, load_state
 from r1v0.config import Config, to_toml
 from r1v0.draw import draw
 from r1v0.errors import UserError
@@ -27,7 +27,7 @@ from r1v0.runlog import Progress, read_evals, read_health, read_metrics
 from r1v0.sampler import Request, SamplingSettings, generate
 from r1v0.trainer import Run, prepare, train, train_step
 from r1v0.types import Batch, Completion
-from tests.helpers import EOS, VOCAB, random_groups, small_model, small_policy
+from tests.helpers import EOS, VOCAB, Notes, newest, random_groups, small_model, small_policy
 from tests.test_trainer import assert_same_run, go_on, small_config, start
 
 FIRE_AT = 5
@@ -37,16 +37,6 @@ def quick_config(*sets: str) -> Config:
     """Steps of a few milliseconds."""
     small = ["grpo.groups=2", "sampling.max_new_tokens=16", "eval.max_problems=6", 'eval.on=["countdown"]']
     return small_config(*small, *sets)
-
-
-class Notes(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture
@@ -100,7 +90,7 @@ def test_stop_saves_a_checkpoint_and_ends_with_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"r1v0: stopped after step {FIRE_AT} (health.action is stop): a made-up sign of collapse.")
     assert f"--resume {out} --set health.action=warn" in line
-    assert newest_checkpoint(out).name == f"step-{FIRE_AT:05d}"
+    assert newest(out).name == f"step-{FIRE_AT:05d}"
     assert [row["action"] for row in read_health(out)] == ["stop"]
     assert cli.main(["train", "--resume", str(out), "--set", "health.action=warn"]) == 0
     assert [row["step"] for row in read_metrics(out)] == list(range(1, 10))
@@ -122,7 +112,7 @@ def test_a_rollback_takes_the_best_weights_and_a_lower_rate(alarm_at: list[int],
     metrics = read_metrics(out)
     assert [entry["step"] for entry in metrics] == list(range(1, 9))
     assert [entry["policy/lr"] for entry in metrics] == pytest.approx([3e-4] * FIRE_AT + [0.75e-4] * 3)
-    state = load_state(newest_checkpoint(out))
+    state = load_state(newest(out))
     assert state == TrainerState(step=8, cursor=16, lr_scale=0.25, rollbacks=1)
     assert any(f"rolled back to step-{best:05d}" in note for note in notes.notes)
 
@@ -169,7 +159,7 @@ def test_too_many_rollbacks_end_the_run(alarm_at: list[int], tmp_path: Path) -> 
     with pytest.raises(guard.Unhealthy, match="after 2 rollbacks"):
         train(run, runlog.create(out, to_toml(config), {}), Progress())
     assert [(row["step"], row["action"]) for row in read_health(out)] == [(3, "rollback"), (6, "rollback"), (8, "stop")]
-    assert load_state(newest_checkpoint(out)) == TrainerState(step=8, cursor=16, lr_scale=0.0625, rollbacks=2)
+    assert load_state(newest(out)) == TrainerState(step=8, cursor=16, lr_scale=0.0625, rollbacks=2)
 
 
 def test_without_an_evaluated_checkpoint_there_is_nothing_to_go_back_to(alarm_at: list[int], tmp_path: Path) -> None:
@@ -262,7 +252,7 @@ def test_a_model_that_breaks_is_noticed_saved_and_stopped(tmp_path: Path) -> Non
     assert [(row["policy/loss"], row["policy/grad_norm"]) for row in rows] == [(None, None)] * 2
     told = [(row["step"], row["kind"], row["action"]) for row in read_health(out)]
     assert told == [(1, "not_finite", "warn"), (2, "skipped", "stop")]
-    assert newest_checkpoint(out).name == "step-00002"
+    assert newest(out).name == "step-00002"
     assert any("the batch is in" in note for note in notes.notes)
 
 
@@ -276,7 +266,7 @@ def test_the_saved_batch_reproduces_the_failure(tmp_path: Path) -> None:
     saved = out / "not-finite" / "step-00001"
     tensors = load_file(saved / "batch.safetensors")
     batch = Batch(**{name.partition("/")[2]: value for name, value in tensors.items()})
-    model = load(newest_checkpoint(out)).model
+    model = load(newest(out)).model
     loss, _ = policy_loss(token_logprobs(model, batch, 1.0).logprobs, batch, config.grpo)
     assert not loss.isfinite()
     texts = [json.loads(line) for line in (saved / "rollouts.jsonl").read_text().splitlines()]

@@ -8,13 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from r1v0.checkpoint import newest_checkpoint, restore
+from r1v0.checkpoint import restore
 from r1v0.config import resolve
 from r1v0.errors import UserError
 from r1v0.models.loading import TINY, load
 from r1v0.policies import fresh, reference_policy, sampling_policy, trained_policy
 from r1v0.runlog import read_metrics
 from r1v0.trainer import prepare
+from tests.helpers import newest
 from tests.test_trainer import assert_same_run, go_on, small_config, start
 
 CPU = torch.device("cpu")
@@ -52,7 +53,7 @@ def test_resumed_is_uninterrupted(variation: str, tmp_path: Path) -> None:
 def test_offload_gives_the_same_numbers(tmp_path: Path) -> None:
     for name, offload in (("here", "false"), ("there", "true")):
         start(small_config("steps=2", "eval.on=[]", f"optimizer.offload={offload}"), tmp_path / name)
-    one, two = (load_file(newest_checkpoint(tmp_path / name) / "model.safetensors") for name in ("here", "there"))
+    one, two = (load_file(tmp_path / name / "checkpoints/step-00002/model.safetensors") for name in ("here", "there"))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -114,7 +115,7 @@ def test_resuming_adapters_on_another_model_is_refused(tmp_path: Path) -> None:
     start(config, tmp_path / "run")
     go_on(tmp_path / "base", steps=2)
     with pytest.raises(UserError, match="not the one that this run's adapters were trained on"):
-        prepare(config, newest_checkpoint(tmp_path / "run"))
+        prepare(config, newest(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from r1v0 import runlog
-from r1v0.checkpoint import newest_checkpoint
 from r1v0.config import Config, parse, resolve, to_toml
 from r1v0.errors import Interrupted, UserError
 from r1v0.models.attention import packed
@@ -22,7 +21,7 @@ from r1v0.models.loading import load
 from r1v0.optimizer import Optimizer
 from r1v0.runlog import Progress, read_evals, read_metrics
 from r1v0.trainer import prepare, train, train_step
-from tests.helpers import random_groups, small_policy
+from tests.helpers import Notes, newest, random_groups, small_policy
 
 SMALL = [
     "grpo.groups=4",
@@ -50,7 +49,7 @@ def go_on(folder: Path, **changes: Any) -> Path:
         if changes
         else config
     )
-    run = prepare(config, newest_checkpoint(folder))
+    run = prepare(config, newest(folder))
     return train(run, runlog.resume(folder, to_toml(config), run.state.step, {}), Progress())
 
 
@@ -62,7 +61,7 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert timeless(read_metrics(a)) == timeless(read_metrics(b))
     assert timeless(read_evals(a)) == timeless(read_evals(b))
     for name in ("model.safetensors", "trainer/optimizer.safetensors"):
-        one, two = (load_file(newest_checkpoint(run) / name) for run in (a, b))
+        one, two = (load_file(newest(run) / name) for run in (a, b))
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one)
     assert {p.name: p.read_bytes() for p in (a / "rollouts").iterdir()} == {
@@ -117,7 +116,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(after_steps: int,
     with pytest.raises(Interrupted):
         start(config, tmp_path / "part", SignalAt(after_steps, phase))
     assert signal.getsignal(signal.SIGINT) is handler
-    assert newest_checkpoint(tmp_path / "part").name == f"step-{after_steps:05d}"
+    assert newest(tmp_path / "part").name == f"step-{after_steps:05d}"
     go_on(tmp_path / "part")
     assert_same_run(tmp_path / "whole", tmp_path / "part")
 
@@ -170,7 +169,7 @@ def test_refill_replaces_flat_groups(tmp_path: Path) -> None:
     (row,) = read_metrics(tmp_path / "run")
     flat = round(row["groups/flat_frac"] * row["groups/sampled"])
     assert row["groups/sampled"] - flat == config.grpo.groups
-    state = json.loads((newest_checkpoint(tmp_path / "run") / "trainer" / "state.json").read_text())
+    state = json.loads((newest(tmp_path / "run") / "trainer" / "state.json").read_text())
     assert (state["step"], state["cursor"]) == (1, row["groups/sampled"])
 
 
@@ -192,3 +191,14 @@ def test_a_folder_that_holds_a_run_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="already holds a run"):
         start(config, tmp_path / "run")
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("new", "warns"), [(1024, True), (900, False)])
+def test_sequences_past_the_models_positions_are_warned_of(new: int, warns: bool, tmp_path: Path) -> None:
+    """The embedded model has 1024 positions, and a prompt needs some of them."""
+    config = small_config("steps=1", f"sampling.max_new_tokens={new}", "eval.on=[]")
+    notes = Notes()
+    start(config, tmp_path / "run", notes)
+    told = [note for note in notes.notes if "1024 positions" in note]
+    assert len(told) == warns
+    assert all("lower sampling.max_new_tokens" in note for note in told)

@@ -24,6 +24,7 @@ from r1v0.sampler import Request, SamplingSettings, generate
 from r1v0.trainer import train_step
 from r1v0.types import Batch
 from tests.helpers import random_groups, small_model, small_policy
+from tests.test_trainer import assert_same_run, go_on, small_config, start
 
 GRPO = GrpoConfig(variant="grpo", **VARIANTS["grpo"])
 THREADS = 3
@@ -281,18 +282,12 @@ def test_the_number_of_threads_returns_when_sampling_is_given_up() -> None:
     assert torch.get_num_threads() == THREADS
 
 
-def test_a_run_with_two_threads_trains(tmp_path: Path) -> None:
-    """The whole loop, from the command line's settings down."""
-    from r1v0.cli import main
-
-    out = tmp_path / "run"
-    sets = [
-        "steps=2",
-        "threads=2",
-        "eval.max_problems=0",
-        "grpo.groups=4",
-        "grpo.group_size=4",
-        "sampling.max_new_tokens=40",
-    ]
-    assert main(["train", "--preset", "countdown", "--out", str(out), *(f"--set={one}" for one in sets)]) == 0
-    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
+def test_a_resumed_run_of_several_threads_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    sets = ["grpo.groups=3", "sampling.max_new_tokens=32", "eval.on=[]", f"threads={THREADS}", "grpo.minibatches=2"]
+    config = small_config("steps=2", "checkpoint_every=1", *sets)
+    start(config, tmp_path / "whole")
+    start(config, tmp_path / "part")
+    (tmp_path / "part" / "checkpoints" / "step-00002").rename(tmp_path / "gone")
+    go_on(tmp_path / "part")
+    assert torch.get_num_threads() == THREADS
+    assert_same_run(tmp_path / "whole", tmp_path / "part")

@@ -36,7 +36,6 @@ from r1v0.manifest import (
     checkpoints_in,
     damage,
     is_half_way,
-    newest_whole,
     place,
     seal,
     to_stderr,
@@ -141,14 +140,6 @@ def _by_accuracy(checkpoints: list[Path], run: Path, dataset: str) -> list[Path]
     found = {row["step"]: row.get("accuracy") for row in read_evals(run) if row.get("dataset") == dataset}
     rated = [(accuracy, path) for path in checkpoints if isinstance(accuracy := found.get(place(path)[0]), int | float)]
     return [path for _, path in sorted(rated, reverse=True)]
-
-
-def newest_checkpoint(run: Path, note: Note = to_stderr) -> Path:
-    """The newest whole checkpoint of a run folder, also one inside a step. Raises UserError if it has none."""
-    found = newest_whole(run, note)
-    if found is None:
-        raise UserError(f"run folder {run} holds no checkpoint to go on from: start it again with another --out")
-    return found
 
 
 def load_state(checkpoint: Path) -> TrainerState:

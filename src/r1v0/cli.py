@@ -212,13 +212,15 @@ def _train(arguments: argparse.Namespace) -> None:
 
         start = _start(folder, settings) if arguments.resume is not None else None
         run = trainer.prepare(settings, start)
+        if run.state.step > settings.steps:
+            raise UserError(f"{folder} is at step {run.state.step} and steps is {settings.steps}: set more to go on")
         used = {
             "problems": run.problems.size or None,
             "malformed": run.problems.malformed,
             "dropped": run.problems.dropped,
         }
-        model = run.policy.model
-        compiled = kernels(model.config, run.policy.device, model.norm.dtype) is not None
+        sampled = run.sampling.model
+        compiled = kernels(sampled.config, run.policy.device, sampled.norm.dtype) is not None
         about = environment(device_name(run.policy.device), settings.threads) | {"data": used, "native": compiled}
         if arguments.resume is not None:
             trainer.first_answers(folder)  # if they are damaged, say so before anything is changed
@@ -227,6 +229,8 @@ def _train(arguments: argparse.Namespace) -> None:
             stack.enter_context(hold(folder))
             log = runlog.create(folder, config.to_toml(settings), about)
         progress = stack.enter_context(open_progress())
+        if run.state.step == settings.steps:
+            progress.note(f"the run has done its {settings.steps} steps; to go on, add --set steps=N with more")
         try:
             progress.finish({"checkpoint": trainer.train(run, log, progress)})
         except Interrupted:

@@ -133,7 +133,7 @@ class OptimizerConfig:
     grad_clip: float = 1.0
     """largest norm of the gradient"""
     micro_batch_tokens: int = 0
-    """tokens of one forward and backward pass, halved when memory runs out; 0: by free memory. Cannot change the gradient"""
+    """tokens trained on at a time (on a CPU by all threads), halved when memory runs out; 0: by free memory. Cannot change the gradient"""
     states: Literal["float32", "8bit"] = "float32"
     """AdamW's moments; 8bit keeps them in a quarter of the memory (needs bitsandbytes), bfloat16 weights then without masters"""
     offload: bool = False
@@ -217,7 +217,7 @@ class Config:
     checkpoint_every: int = 20
     """steps between checkpoints; there is always one at the end"""
     threads: int = 0
-    """CPU threads; 0: all cores"""
+    """CPU threads; 0: all cores. The same number gives the same run, another one rounds otherwise"""
     data: DataConfig = field(default_factory=DataConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

@@ -27,7 +27,7 @@ from r1v0.interrupts import stoppable
 from r1v0.models.loading import load, resolve_model
 from r1v0.prompts import make_prompt
 from r1v0.rng import key
-from r1v0.rollout import sampling_settings, verifiers
+from r1v0.rollout import past_positions, sampling_settings, verifiers
 from r1v0.runlog import Progress
 from r1v0.sampler import Request, generate
 from r1v0.trainer import polling
@@ -53,6 +53,10 @@ def measure(
         _open(out, {"model": model, "templates": list(templates), "config": to_toml(config)})
         done = read_answers(out)
         for name, template in itertools.product(evals, templates):
+            prompts = (make_prompt(template, problem, policy.tokenizer) for problem in evals[name])
+            longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
+            if beyond := past_positions(policy, longest, config.eval.max_new_tokens or config.sampling.max_new_tokens):
+                progress.note(f"warning: {name} ({template}): {beyond}; lower eval.max_new_tokens")
             own = [answer for answer in done if (answer.dataset, answer.template) == (name, template)]
             known = {(answer.problem, answer.sample) for answer in own}
             total = len(evals[name]) * config.eval.samples

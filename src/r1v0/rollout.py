@@ -140,6 +140,17 @@ def sampling_settings(policy: Policy, config: Config, temperature: float, max_ne
     )
 
 
+def past_positions(policy: Policy, prompt: int, new: int) -> str:
+    """What is to be said of prompts of up to `prompt` tokens and `new` more: nothing if the model has positions for them."""
+    most = policy.model.config.max_positions
+    if prompt + new <= most:
+        return ""
+    return (
+        f"prompts of up to {prompt} tokens and {new} more go past the {most} positions that the model was trained for "
+        "(max_position_embeddings), and what it says there may make no sense"
+    )
+
+
 @cache
 def stop_candidates(tokenizer: Tokenizer, stop: tuple[str, ...]) -> frozenset[int]:
     """Tokens that could complete a stop text: those that hold its last character.

@@ -41,7 +41,7 @@ from r1v0.prompts import make_prompt
 from r1v0.rewards import check as check_reward
 from r1v0.rewards.pool import Verifier
 from r1v0.rng import key
-from r1v0.rollout import collect, reward_settings, verifiers
+from r1v0.rollout import collect, past_positions, reward_settings, verifiers
 from r1v0.runlog import Progress, RunLog, read_answers, read_evals
 from r1v0.stats import mean
 from r1v0.types import Batch, Group, Problem
@@ -192,6 +192,8 @@ def probe_memory(run: Run) -> None:
     config, problems = run.config, range(PROBED_PROMPTS)
     prompts = (make_prompt(config.prompt.template, run.problems.at(i), run.policy.tokenizer) for i in problems)
     longest = max(len(prompt.token_ids) for prompt in prompts)
+    if beyond := past_positions(run.policy, longest, config.sampling.max_new_tokens):
+        run.budget.note(f"warning: {beyond}; lower sampling.max_new_tokens")
     probe(
         run.budget,
         run.policy.model,

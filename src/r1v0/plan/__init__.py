@@ -17,7 +17,7 @@ from r1v0.plan.shapes import Shape, find_shape
 PROMPT = 128  # tokens of a prompt, assumed
 LIKELY_SHARE = 4  # completions are assumed to be a quarter of their limit, as models/memory.py does
 MOST_SLOTS, CPU_SLOTS = 256, 128  # models/memory.py's own bounds of automatic slots
-CPU_TOKENS, MOST_TOKENS = 2048, 32_768  # budget.py's automatic micro-batches: of a CPU's worker, and the largest of a GPU
+CPU_TOKENS, MOST_TOKENS = 2048, 32_768  # budget.py's automatic ones: of a CPU's worker, and the largest of a GPU
 
 
 @dataclass(frozen=True)

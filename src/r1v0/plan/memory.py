@@ -112,7 +112,9 @@ def count_memory(config: Config, shape: Shape, gpu: bool, micro_batch: int) -> M
 
 def workers(threads: int, gradients: float, tokens: int) -> int:
     """How many train side by side on a CPU with so many `threads` (0: all cores)."""
-    return max(1, min(threads or os.cpu_count() or 1, 1 + int(MOST_COPIES // max(1, gradients)), tokens // FEWEST_TOKENS))
+    return max(
+        1, min(threads or os.cpu_count() or 1, 1 + int(MOST_COPIES // max(1, gradients)), tokens // FEWEST_TOKENS)
+    )
 
 
 def rearranged(shape: Shape, gpu: bool, size: int) -> float:
