@@ -31,6 +31,7 @@ from r1v0.optimizer import Optimizer
 from r1v0.pending import NAME, Pending, load_pending
 from r1v0.rollout import Collected
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
+from tests.helpers import newest
 
 CONFIG = resolve("countdown", sets=["threads=1"])
 
