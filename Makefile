@@ -37,7 +37,7 @@ check: $(VENV)/dev ## lint, format and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-bench: $(VENV)/bench ## speed and memory beside transformers and TRL, 50 minutes: results/performance
+bench: $(VENV)/bench ## speed and memory beside transformers and TRL, 70 minutes: results/performance
 	$(PY) benchmarks/performance.py
 
 faults: $(VENV)/runtime ## one run killed 30 times at random moments must end as an undisturbed one (5 minutes on an idle machine)

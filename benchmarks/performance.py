@@ -1,6 +1,6 @@
 """r1v0's speed and memory, beside transformers and TRL: the numbers of docs/performance.md.
 
-    python benchmarks/performance.py                    all cases, about 50 minutes on two idle cores -> results/performance/
+    python benchmarks/performance.py                    all cases, about 70 minutes on two idle cores -> results/performance/
     python benchmarks/performance.py --only sampling,step --rounds 3
     python benchmarks/performance.py --quick --out DIR  every case in a toy size: does everything run?
     python benchmarks/performance.py --report           table and plot once more, from the measurements that are there

@@ -42,7 +42,7 @@ def heading(found: dict[str, Any]) -> str:
         about = value["about"]
         peers = ", ".join(f"{peer} {version}" for peer, version in about["peers"].items() if version)
         text = (
-            f"{about['cpu']}, {about['threads']} threads of {about['cpu_count']} cores, torch {about['packages']['torch']}, "
+            f"{about['cpu']}, up to {about['threads']} of {about['cpu_count']} cores, torch {about['packages']['torch']}, "
             f"{peers or 'no peers'}, commit {(about['git_commit'] or 'unknown')[:12]}, {value['rounds']} rounds"
             + (" (a quick run: toy sizes, the figures mean nothing)" if value["quick"] else "")
         )
@@ -83,7 +83,7 @@ def layout(rows: Rows) -> str:
     heads = ("lengths", "layout", "seconds", "positions / tokens", "time", "gradient apart")
     note = (
         "Forward and backward of the same completions; gradients against the packed one's, largest difference over largest "
-        "entry. Median of the draws (least to greatest): "
+        "entry. Draw 733 has the tokens and the padding of the first comparison (11,582; 3.89). Median of the draws (least to greatest): "
         + ", ".join(f"{name} {statistics.median(x):.2f}x ({min(x):.2f} to {max(x):.2f})" for name, x in ratios.items())
         + "."
     )
@@ -198,7 +198,8 @@ def plot(found: dict[str, Rows], path: Path) -> None:
     with matplotlib.rc_context(style.RC):
         figure = style.new_figure(6.4)
         axes = figure.subplots(2, 2)
-        bars(axes[0][0], [line for name in ("step", "sampling") for line in lines(found.get(name, []))])
+        compared_ = [line for name in ("step", "sampling") for line in lines(found.get(name, []))]
+        bars(axes[0][0], [line for line in compared_ if ", 1 thread" not in line.setting] or compared_)
         curve(
             axes[0][1],
             found.get("lengths", []),

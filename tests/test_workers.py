@@ -187,6 +187,29 @@ def test_a_completion_that_fits_only_alone_gets_the_memory_for_itself() -> None:
         budget.accumulate(batch, model, optimizer.zero_grad, never)
 
 
+@pytest.mark.parametrize("share", [0.5, 1.0, 1.9, 2.0, 3.0])
+def test_no_more_tokens_are_at_work_than_the_budget_has(share: float) -> None:
+    """Unless one sequence is longer, which is then worked on alone."""
+    batch, lock, at_work, most = batch_of(), threading.Lock(), list[int](), [0]
+    longest = int(batch.positions.max()) + 1
+    tokens = int(share * longest)
+
+    def work(model: Transformer, micro: Batch) -> tuple[int, int]:
+        size = micro.token_ids.shape[0]
+        with lock:
+            at_work.append(size)
+            most[0] = max(most[0], sum(at_work))
+        try:
+            return loss_of(model, micro)
+        finally:
+            with lock:
+                at_work.remove(size)
+
+    _, done = gradient(small_model(), tokens, batch, work)
+    assert most[0] <= max(tokens, longest)
+    assert len({thread for _, thread in done}) == 1 if share < 2 else len(done) > 1
+
+
 def test_a_twin_has_the_same_memory_and_gradients_of_its_own() -> None:
     model = small_model()
     model.embed.weight.requires_grad_(False)
@@ -245,6 +268,8 @@ def test_how_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert workers.workers(16, 22 * mib, 2048) == 4  # 512 tokens each
     assert workers.workers(16, 540 * mib, 32_768) == 2  # SmolLM2-135M in float32: one copy of its gradients
     assert workers.workers(16, 6000 * mib, 32_768) == 1
+    assert workers.workers(16, 22 * mib, 4096, 1200) == 3  # each has room for the longest sequence
+    assert workers.workers(16, 22 * mib, 4096, 5000) == 1
     assert workers.workers(1, 0, 0) == workers.workers(8, 0, 100) == 1
     for threads in (1, 2, 5, 64):
         for gradients in (0, 10 * mib, 540 * mib, 6000 * mib):

@@ -66,8 +66,11 @@ class Budget:
 
     def _shares(self, batch: Batch, model: Transformer) -> list[Batch]:
         """The batch, in a part for each worker."""
-        threads = 1 if on_gpu(model) else torch.get_num_threads()
-        count = workers(threads, gradient_bytes(model), min(self.tokens, batch.token_ids.shape[0]))
+        tokens = min(self.tokens, batch.token_ids.shape[0])
+        if on_gpu(model) or tokens == 0:
+            return [batch]
+        longest = int(batch.positions.max()) + 1
+        count = workers(torch.get_num_threads(), gradient_bytes(model), tokens, longest)
         if count == 1:
             return [batch]
         weights = sum(parameter.numel() for parameter in model.parameters())
@@ -180,7 +183,7 @@ def probe(
     device, longest = model.norm.device, prompt + completion
     if not on_gpu(model):
         side = workers(torch.get_num_threads(), gradient_bytes(model), budget.tokens)
-        tokens = max(budget.tokens, side * longest)
+        tokens = max(budget.tokens, longest)
         needed = token_bytes(model.config, model.norm.dtype, model.checkpoint_activations) * tokens
         needed += (side - 1) * gradient_bytes(model)
         if needed > (free := free_memory(device)):

@@ -26,9 +26,11 @@ SMALLEST = 1 << 21  # weights of a model that is sampled with one thread: its ma
 T = TypeVar("T")
 
 
-def workers(threads: int, gradients: float, tokens: int) -> int:
-    """How many train side by side: with `threads` on a CPU, gradients of so many bytes, and micro-batches of `tokens` in all."""
-    return max(1, min(threads, 1 + int(MOST_COPIES // max(1, gradients)), tokens // FEWEST_TOKENS))
+def workers(threads: int, gradients: float, tokens: int, longest: int = 0) -> int:
+    """How many train side by side: with `threads` on a CPU, gradients of so many bytes, micro-batches of `tokens` in all, and
+    sequences of up to `longest`, for which each must have room."""
+    most = tokens // max(FEWEST_TOKENS, longest)
+    return max(1, min(threads, 1 + int(MOST_COPIES // max(1, gradients)), most))
 
 
 def gradient_bytes(model: nn.Module) -> int:

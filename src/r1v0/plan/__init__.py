@@ -101,9 +101,6 @@ def _plan(config: Config, shape: Shape, card: Card, gpu: bool, total: float, bud
     grpo, limit = config.grpo, config.sampling.max_new_tokens
     update = grpo.groups * (PROMPT + (grpo.keep_per_group or grpo.group_size) * limit) // grpo.minibatches
     micro_batch = max(min(micro_batch, update), PROMPT + limit)
-    if not gpu:
-        side = workers(config.threads, count_memory(config, shape, gpu, 1).gradients, micro_batch)
-        micro_batch = max(micro_batch, min(side * (PROMPT + limit), update))
     parts = count_memory(config, shape, gpu, micro_batch)
     tokens = max(0, int((budget - parts.sampling) // parts.kv_token))
     completions = config.grpo.groups * config.grpo.group_size

@@ -53,7 +53,7 @@ def _memory(plan: Plan) -> str:
         ("AdamW's moments", m.moments, plan.config.optimizer.states),
         (beside, m.reference, ""),
         ("gradients", m.gradients, "gone while sampling"),
-        ("activations", m.kept, f"{plan.micro_batch:,} tokens a micro-batch, {kept}"),
+        ("activations", m.kept, f"{plan.micro_batch:,} tokens at a time, {kept}"),
         ("at work", m.working, "a block's backward pass, or the logprob head"),
     ]
     lines = _aligned([(name, _gib(size), note) for name, size, note in rows if size])
