@@ -205,7 +205,7 @@ def _train(arguments: argparse.Namespace) -> None:
                 hold(folder)
             )  # before its checkpoints are looked at: another process may be writing one
         from r1v0 import trainer  # imports torch
-        from r1v0.device import device_name
+        from r1v0.device import device_name, set_threads
         from r1v0.environment import environment
         from r1v0.models.native import kernels
         from r1v0.report.progress import open_progress
@@ -221,7 +221,7 @@ def _train(arguments: argparse.Namespace) -> None:
         }
         sampled = run.sampling.model
         compiled = kernels(sampled.config, run.policy.device, sampled.norm.dtype) is not None
-        about = environment(device_name(run.policy.device), settings.threads) | {"data": used, "native": compiled}
+        about = environment(device_name(run.policy.device), set_threads(settings)) | {"data": used, "native": compiled}
         if arguments.resume is not None:
             trainer.first_answers(folder)  # if they are damaged, say so before anything is changed
             log = runlog.resume(folder, config.to_toml(settings), run.state.step, about)

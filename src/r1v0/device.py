@@ -10,10 +10,11 @@ from r1v0.config import Config
 from r1v0.errors import UserError
 
 
-def set_threads(config: Config) -> None:
-    """Use `threads` CPU threads; 0 leaves torch's choice, one a core."""
+def set_threads(config: Config) -> int:
+    """Use `threads` CPU threads; 0 leaves torch's choice, one a core. How many they are."""
     if config.threads:
         torch.set_num_threads(config.threads)
+    return torch.get_num_threads()
 
 
 def device_name(device: torch.device) -> str:
