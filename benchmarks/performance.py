@@ -136,32 +136,29 @@ def main() -> None:
 
 def measure(chosen: list[str], out: Path, rounds: int, threads: int, quick: bool) -> None:
     """Run the cases one after another; each leaves CASE.json. Those without peers have one thread."""
-    about = environment() | {"peers": {name: peers.installed(name) for name in ("transformers", "trl")}}
-    about.pop("command")
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         size = {"layers": 1, "hidden": 64} if quick else {}
         folder = random_model_folder(Path(temporary) / "random", **size)
-        start = time.perf_counter()
         for name in chosen:
-            work = (
-                random_work(folder, 2, 2, 8) if quick else random_work(folder)
-            )  # anew: an earlier case may have trained it
-            about["threads"] = threads if name in ("sampling", "step") else 1
-            torch.set_num_threads(about["threads"])
-            facts = {"about": about.copy(), "rounds": rounds, "quick": quick}
-            rows: list[dict[str, Any]] = []
+            own_threads = threads if name in ("sampling", "step") else 1
+            torch.set_num_threads(own_threads)
+            work = random_work(folder, *((2, 2, 8) if quick else ()))  # anew: an earlier case may have trained it
+            CASES[name](folder, work, rounds, recorder(out / f"{name}.json", rounds, own_threads, quick, start), quick)
 
-            def record(
-                row: dict[str, Any],
-                rows: list[dict[str, Any]] = rows,
-                name: str = name,
-                facts: dict[str, Any] = facts,
-            ) -> None:
-                rows.append(row)
-                write_atomic(out / f"{name}.json", _json({**facts, "rows": rows}))
-                print(f"{time.perf_counter() - start:6.0f} s  {progress_line(row)}", file=sys.stderr, flush=True)
 
-            CASES[name](folder, work, rounds, record, quick)
+def recorder(path: Path, rounds: int, threads: int, quick: bool, start: float) -> cases.Record:
+    """What a case hands its measurements to: each is written to its file, with those before it, and shown."""
+    about = environment("", threads) | {"peers": {name: peers.installed(name) for name in ("transformers", "trl")}}
+    about.pop("command")
+    rows: list[dict[str, Any]] = []
+
+    def record(row: dict[str, Any]) -> None:
+        rows.append(row)
+        write_atomic(path, _json({"about": about, "rounds": rounds, "quick": quick, "rows": rows}))
+        print(f"{time.perf_counter() - start:6.0f} s  {progress_line(row)}", file=sys.stderr, flush=True)
+
+    return record
 
 
 def progress_line(row: dict[str, Any]) -> str:

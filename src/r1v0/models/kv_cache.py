@@ -140,7 +140,7 @@ class SlotCache:
         return self._in_parts(self.plan, own, longest)
 
     def _compiled(self, native: Kernels, plan: "_Plan", own: Tensor, longest: int) -> Attend:
-        """One call a layer, row after row."""
+        """One call a layer, which goes through the rows."""
         furthest = longest + max(self.lengths, default=0)
         scratch = torch.empty(native.threads(own.shape[0] * furthest), native.queries * furthest)
 
