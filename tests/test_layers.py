@@ -27,6 +27,7 @@ ROWS = (
     (
         "types",
         "bounded",
+        "command",
         "config",
         "errors",
         "runlog",
@@ -53,9 +54,9 @@ BESIDE = {
     "optimizer": {"eight_bit"},
     "workers": {"models"},
     "rewards": {"data"},  # a reward reads an answer with its task's own parser
-    "config": {"bounded", "errors"},
+    "config": {"bounded", "command", "errors"},
     "checkpoint": {"pending"},
-    "runlog": {"bounded", "config", "disk", "errors"},
+    "runlog": {"bounded", "command", "config", "disk", "errors"},
     "manifest": {"disk", "errors", "runlog"},
     "disk": {"errors"},
     "lock": {"errors"},

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from r1v0 import __version__, config, runlog
+from r1v0.command import typed
 from r1v0.errors import Interrupted, UserError, unknown
 from r1v0.lock import hold
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="r1v0",
+        prog=typed(),
         description="Redraw DeepSeek R1-Zero's curves on small models.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -235,7 +236,9 @@ def _train(arguments: argparse.Namespace) -> None:
             progress.finish({"checkpoint": trainer.train(run, log, progress)})
         except Interrupted:
             inside = f", {len(run.pending.done)} updates into the next" if run.pending else ""
-            progress.note(f"stopped after step {run.state.step}{inside}; go on with: r1v0 train --resume {folder}")
+            progress.note(
+                f"stopped after step {run.state.step}{inside}; go on with: {typed('train', '--resume', folder)}"
+            )
             raise
 
 
@@ -316,7 +319,8 @@ def _verify(arguments: argparse.Namespace) -> None:
         print(verify.verify_batch(arguments.batch, sys.stdout, settings.reward), file=sys.stderr)
         return
     if arguments.answer is None:
-        raise UserError('verify needs a gold answer and an answer, for example: r1v0 verify "\\frac{1}{2}" "0.5"')
+        example = typed("verify", r"\frac{1}{2}", "0.5")
+        raise UserError(f"verify needs a gold answer and an answer, for example: {example}")
     print("\n".join(verify.explain(arguments.gold, arguments.answer, settings.reward)))
 
 

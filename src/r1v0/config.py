@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from r1v0 import bounded
+from r1v0.command import typed
 from r1v0.errors import UserError, unknown
 
 PRESET_DIR = Path(__file__).parent / "presets"
@@ -535,7 +536,7 @@ def _unknown_key(key: str, where: str) -> UserError:
     names = sorted(keys()) if "." in key else sorted({*keys(), *(known.partition(".")[0] for known in keys())})
     same_leaf = [known for known in keys() if known.rpartition(".")[2] == leaf]
     close = difflib.get_close_matches(key, same_leaf, n=1, cutoff=0) or difflib.get_close_matches(key, names, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else "`r1v0 presets --keys` lists all of them"
+    hint = f"did you mean '{close[0]}'?" if close else f"`{typed('presets', '--keys')}` lists all of them"
     return UserError(f"unknown key '{key}' ({where}): {hint}")
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from r1v0 import runlog
 from r1v0.batch import make_updates
 from r1v0.checkpoint import as_os_error, best_checkpoint, restore
+from r1v0.command import typed
 from r1v0.config import Config
 from r1v0.disk import write_atomic, writing
 from r1v0.errors import UserError
@@ -96,9 +97,10 @@ def _ending(run: "Run", serious: Sequence[Alarm], folder: Path) -> str:
         )
     else:
         why = "health.action is stop"
+    on = typed("train", "--resume", folder, "--set", "health.action=warn")
     return (
         f"stopped after step {run.state.step} ({why}): {worst.message}. A checkpoint of this step is saved; "
-        f"r1v0 train --resume {folder} --set health.action=warn goes on all the same"
+        f"{on} goes on all the same"
     )
 
 

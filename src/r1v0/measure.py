@@ -17,6 +17,7 @@ from typing import Any
 
 from r1v0 import bounded, lock, runlog
 from r1v0.bounded import read_json
+from r1v0.command import typed
 from r1v0.config import Config, to_toml
 from r1v0.data import eval_name, load_eval
 from r1v0.device import choose_sampling, set_threads
@@ -89,7 +90,7 @@ def answers_to(model: str, question: str, config: Config, samples: int) -> Itera
 def read_answers(out: Path) -> list[Answer]:
     """The answers of an evaluation's folder; an answer torn by a crash is left out. Raises UserError."""
     if not (out / PLAN).is_file():
-        raise UserError(f"{out} holds no evaluation (no {PLAN}): give a folder that `r1v0 eval --out` wrote")
+        raise UserError(f"{out} holds no evaluation (no {PLAN}): give a folder that `{typed('eval', '--out')}` wrote")
     path = out / ANSWERS
     try:
         lines = list(bounded.lines(path)) if path.exists() else []

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1v0 import bounded
+from r1v0.command import typed
 from r1v0.disk import append_whole, write_atomic, writing
 from r1v0.errors import UserError
 
@@ -187,10 +188,10 @@ def need_free(folder: Path) -> None:
 def need_run(folder: Path) -> None:
     """Raise UserError unless `folder` holds a run."""
     if not folder.is_dir():
-        raise UserError(f"run folder {folder} does not exist: give a folder that `r1v0 train` wrote")
+        raise UserError(f"run folder {folder} does not exist: give a folder that `{typed('train')}` wrote")
     if not is_run(folder):
         raise UserError(
-            f"{folder} is no run folder (no {CONFIG}, {METRICS} or {EVALS}): give a folder that `r1v0 train` wrote"
+            f"{folder} is no run folder (no {CONFIG}, {METRICS} or {EVALS}): give a folder that `{typed('train')}` wrote"
         )
 
 

@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import selectors
+import shlex
 import signal
 import site
 import socket
@@ -229,7 +230,7 @@ class Processes:
                 raise UserError(
                     f"{FAILED_STARTS} grading processes in a row ended before they were ready (exit code {worker.process.wait()}): "
                     f"reward.memory_mb is {self._config.memory_mb}, expected at least 256; raise it, or see what "
-                    "`python -m r1v0.rewards.worker 2048 5 math </dev/null` says"
+                    f"`{shlex.quote(sys.executable)} -m r1v0.rewards.worker 2048 5 math </dev/null` says"
                 )
         task = worker.task
         if task is not None and failure == "crash" and self._may_retry(task, worker.process.wait()):

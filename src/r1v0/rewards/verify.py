@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from r1v0.command import typed
 from r1v0.config import RewardConfig
 from r1v0.errors import UserError
 from r1v0.rewards import extract, latex
@@ -51,9 +52,8 @@ def explain(gold: str, answer: str, config: RewardConfig = MATH) -> list[str]:
     empty gold answer."""
     reward = config.name
     if not gold.strip():
-        raise UserError(
-            "the gold answer is empty: expected the right answer, for example r1v0 verify '\\frac{1}{2}' '0.5'"
-        )
+        example = typed("verify", r"\frac{1}{2}", "0.5")
+        raise UserError(f"the gold answer is empty: expected the right answer, for example {example}")
     with Verifier(replace(config, workers=1)) as verifier:
         verifier.submit(0, Problem("", "", gold, ""), completion(answer, reward), True)
         score, seconds = verifier.collect_timed()[0]
