@@ -61,6 +61,7 @@ BESIDE = {
     "disk": {"errors"},
     "lock": {"errors"},
     "health": {"config", "stats"},
+    "types": {"stats"},
     "interrupts": {"errors"},
 }
 GROUND = set(ROWS[-1])  # standard library only

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -138,6 +138,41 @@ def test_advantages_by_hand() -> None:
     assert group_advantages([1, 0, 0, 0], "none") == [0.75, -0.25, -0.25, -0.25]
     assert group_advantages([1, 0, 0, 0], "std") == pytest.approx([1.5, -0.5, -0.5, -0.5])
     assert group_advantages([0.1 + 0.2] * 3, "std") == [0.0, 0.0, 0.0]  # exactly: "sparse" relies on it
+
+
+@pytest.mark.parametrize(
+    "rewards",
+    [
+        [0.1 + 0.2, 0.3, 0.3, 0.3],
+        [1.1 * 3, 3.3, 3.3],
+        [-0.1 - 0.2, -0.3],
+        [0.1 + 0.2 - 0.3, 0.0, 0.0, 0.0],
+        [1e6 + 1e-4, 1e6],
+        [0.0, -0.0],
+        [0.0] * 8,
+    ],
+)
+@pytest.mark.parametrize("scale", ["std", "none"])
+def test_a_spread_of_rounding_is_flat(rewards: list[float], scale: Literal["std", "none"]) -> None:
+    """Without a bound the first is [2, 0, 0, 0] where scaled: a gradient of full size out of 5.6e-17."""
+    assert group_advantages(rewards, scale) == [0.0] * len(rewards)
+    flat = group([7], [[5, 1]] * len(rewards), rewards)
+    assert flat.flat
+    assert [len(batch.token_ids) for batch in make_updates([flat], variant("grpo"), L_MAX, 0)] == [0]
+
+
+@pytest.mark.parametrize("rewards", [[1e-12, 0, 0, 0], [1e6 + 1e-2, 1e6, 1e6, 1e6], [0.3 + 1e-8, 0.3, 0.3, 0.3]])
+def test_a_spread_of_more_than_rounding_is_not_flat(rewards: list[float]) -> None:
+    assert group_advantages(rewards, "std") == pytest.approx([1.5, -0.5, -0.5, -0.5], rel=1e-5)
+    assert not group([7], [[5, 1]] * 4, rewards).flat
+
+
+def test_a_reward_that_is_the_mean_but_for_rounding_has_no_advantage() -> None:
+    """0.1, 0.2 and 0.3 have the mean 0.2: the middle one is dropped by "sparse", as that of 1, 2 and 3 is."""
+    assert group_advantages([0.1, 0.2, 0.3], "std") == pytest.approx([-1, 0, 1])
+    assert group_advantages([0.1, 0.2, 0.3], "std")[1] == group_advantages([1, 2, 3], "std")[1] == 0.0
+    (batch,) = make_updates([group([7], [[5, 1]] * 3, [0.1, 0.2, 0.3])], variant("grpo"), L_MAX, 0)
+    assert len(batch.token_ids) == 1 + 2 * 2
 
 
 def test_weights_by_hand() -> None:

@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from r1v0.stats import is_flat
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -85,9 +87,8 @@ class Group:
 
     @property
     def flat(self) -> bool:
-        """All rewards equal: the group says nothing about what is better, and its gradient is exactly 0."""
-        rewards = [rollout.score.reward for rollout in self.rollouts]
-        return min(rewards) == max(rewards)
+        """All rewards equal (`is_flat`): the group says nothing about what is better, and its gradient is exactly 0."""
+        return is_flat([rollout.score.reward for rollout in self.rollouts])
 
 
 @dataclass(frozen=True, slots=True)
