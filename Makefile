@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip --disable-pip-version-check
+PIP := PIP_PROGRESS_BAR=off $(PY) -m pip --disable-pip-version-check
 LOG := $(VENV)/setup.log
 BENCH := .[dev,bench]
 

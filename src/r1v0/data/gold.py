@@ -8,6 +8,7 @@ to be typography is taken off: outer white space and `$`, the thousands commas a
 import math
 import re
 from collections.abc import Callable
+from decimal import Decimal
 
 Extractor = Callable[[str], str | None]
 
@@ -16,29 +17,37 @@ _WHOLE = re.compile(r"(-?)0*(\d+)(?:\.0+)?")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BOXES = 32  # so many last boxes are tried: a row from anywhere must not take long
+_LONGEST_NUMBER = 400  # digits: 1e999999999 must not be written out
 _BARE_BOX = re.compile(r"\\boxed\s+([^\s${}]+)")
 
 
 def text(value: object) -> str | None:
-    """A cell as text without outer white space: 27.0 is "27", a list is joined by ", ". None if it holds no text."""
+    """A cell as text without outer white space: 27.0 is "27", a list is joined by ", ". None if it holds no text; `unfit`
+    says why."""
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int):
         return str(value)
-    if isinstance(value, float):
-        return (
-            f"{value:.0f}"
-            if value.is_integer() and abs(value) < 1e15
-            else repr(value)
-            if math.isfinite(value)
-            else None
-        )
+    if isinstance(value, float | Decimal):
+        number = Decimal(repr(value)) if isinstance(value, float) else value
+        return _digits(number) if number.is_finite() else None
     if isinstance(value, list):
-        parts = [text(item) for item in value]
+        parts = [None if isinstance(item, list) else text(item) for item in value]
         return ", ".join(_undollared(part) for part in parts if part) if parts and all(parts) else None
     return None
+
+
+def unfit(value: object) -> str:
+    """What a cell holds that `text` makes nothing of, or that is no question: the middle of a sentence."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return "has no text"
+    if isinstance(value, bool):
+        return f"holds {str(value).lower()}, which is neither text nor a number,"
+    if isinstance(value, float | Decimal):
+        return f"holds {value}, which is not a finite number,"
+    return {list: "holds a list", dict: "holds an object"}.get(type(value), f"holds {type(value).__name__}")
 
 
 def plain(cell: str) -> str | None:
@@ -86,8 +95,8 @@ def either(cell: str) -> str | None:
 
 def level(value: object) -> int | None:
     """5 of 5, 5.0, "5" or MATH's "Level 5"; None of "Level ?"."""
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
+    if isinstance(value, float | Decimal):
+        return int(value) if math.isfinite(value) and value == int(value) else None
     found = re.search(r"\d{1,6}", value) if isinstance(value, str) else None
     return value if isinstance(value, int) else int(found[0]) if found else None
 
@@ -99,6 +108,14 @@ def _closing_brace(cell: str, start: int) -> int | None:
         if depth == 0:
             return found.start()
     return None
+
+
+def _digits(value: Decimal) -> str:
+    """All digits of a finite number, without an exponent unless it is a long one, and without zeros at the end."""
+    if abs(value.adjusted()) > _LONGEST_NUMBER:
+        return str(value)
+    written = format(value, "f")
+    return written.rstrip("0").rstrip(".") if "." in written else written
 
 
 def _undollared(cell: str) -> str:

@@ -13,7 +13,7 @@ from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from itertools import accumulate
@@ -101,12 +101,23 @@ def choose_columns(table: Table, name: str, forms: Sequence[Columns], question: 
     for form in forms:
         picked = Columns(question or form.question, answer or form.answer, gold.either if answer else form.gold)
         if {picked.question, picked.answer} <= set(table.columns):
-            return picked
+            return _readable(table, picked)
     expected = " or ".join(f"{form.question} + {form.answer}" for form in forms[:3])
     raise UserError(
         f"{table.where} has the columns {', '.join(table.columns)}, but {name} needs {expected}: "
         "name them by data.question_column and data.answer_column"
     )
+
+
+def _readable(table: Table, picked: Columns) -> Columns:
+    """The columns themselves. Raises UserError if one is of a type that is neither text nor numbers."""
+    for key, name in (("data.question_column", picked.question), ("data.answer_column", picked.answer)):
+        if name in table.types:
+            raise UserError(
+                f"column '{name}' of {table.where} is of the type {table.types[name]:.60}: expected text or numbers; "
+                f"write it so, or name another column by {key}"
+            )
+    return picked
 
 
 def scan(
@@ -135,9 +146,9 @@ def scan(
     for batch in table.batches([columns.question, columns.answer, *([LEVEL_COLUMN] if levels else []), *marks]):
         for row, (question_cell, answer_cell, *rest) in enumerate(batch, row + 1):  # noqa: B020
             question, answer = _parse(question_cell, answer_cell, columns)
-            if row in table.broken or answer is None:
-                reason = table.broken.get(row, question)
-                malformed.append(f"{table.place(row)} {reason}")
+            why = _told(table, row, columns, answer is not None) or ("" if answer is not None else question)
+            if why or answer is None:
+                malformed.append(f"{table.place(row)} {why}")
                 continue
             mark = gold.text(rest[-1]) if marks else None
             if mark is not None and (other := first_with.setdefault(mark, row)) != row:
@@ -157,7 +168,9 @@ def scan(
         raise UserError(
             f"no problem is left of the {row + 1} of {table.where}: {why}{dropped.total()} are in evaluation sets"
         )
-    return Rows(name, table, columns, kept, len(malformed), dropped)
+    needed = {columns.question, columns.answer, *_id_columns(table)}
+    slim = replace(table, data=table.data.select_columns(sorted(needed)))  # what else a row holds is not decoded again
+    return Rows(name, slim, columns, kept, len(malformed), dropped)
 
 
 def joined(parts: Sequence[Rows], max_problems: int, seed: int) -> Problems:
@@ -205,17 +218,28 @@ def _id_columns(table: Table) -> list[str]:
 
 def _parse(question_cell: object, answer_cell: object, columns: Columns) -> tuple[str, str | None]:
     """(question, answer), or (what is wrong, None)."""
-    question, answer = gold.text(question_cell), gold.text(answer_cell)
+    question = None if isinstance(question_cell, list) else gold.text(question_cell)  # several texts are no problem
+    answer = gold.text(answer_cell)
     if question is None:
-        return f"has no text in column '{columns.question}'", None
+        return f"{gold.unfit(question_cell)} in column '{columns.question}'", None
     if answer is None:
-        return f"has no text in column '{columns.answer}'", None
+        return f"{gold.unfit(answer_cell)} in column '{columns.answer}'", None
     if len(question) > MAX_TEXT or len(answer) > MAX_TEXT:
         return f"has a text of more than {MAX_TEXT} characters", None
     found = columns.gold(answer)
     if found is None:
         return f"has no answer of the form '{columns.gold.__name__}' in column '{columns.answer}'", None
     return question, found
+
+
+def _told(table: Table, row: int, columns: Columns, answered: bool) -> str:
+    """What the reader of the file found wrong with a row; in the answer a list is fine, if it made a text."""
+    if row in table.broken:
+        return table.broken[row]
+    for name in (columns.question,) if answered else (columns.question, columns.answer):
+        if row in table.odd.get(name, {}):
+            return f"{table.odd[name][row]} in column '{name}'"
+    return ""
 
 
 def _report(

@@ -27,13 +27,16 @@ _HELP = "give a .jsonl, .json (both also .gz) or .parquet file, a folder in the 
 @dataclass(frozen=True)
 class Table:
     """Rows of `data`, a `datasets.Dataset`. `columns` are all that the source has; of a file read here, `data` holds only
-    those that were wanted, as text. `broken` says why a row could not be read at all."""
+    those that were wanted, as text. `broken` says why a row could not be read at all, `odd[column]` why a cell of it is
+    neither text nor a number; `types[column]` names the type of a column that is neither as a whole."""
 
     where: str
     columns: list[str]
     data: Any
     lines: Sequence[int] = ()
     broken: dict[int, str] = field(default_factory=dict)
+    odd: dict[str, dict[int, str]] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
 
     def place(self, row: int) -> str:
         """Where a user finds the row: FILE:LINE, or the number of the row, from 1."""
@@ -41,14 +44,24 @@ class Table:
 
     def batches(self, names: list[str]) -> Iterator[Iterable[tuple[Any, ...]]]:
         """All rows in order, as tuples of the named cells, some thousands at a time."""
+        start = 0
         for batch in self.data.select_columns(sorted(set(names))).with_format("arrow").iter(5000):
-            try:
-                cells = [batch[name].to_pylist() for name in names]
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{self.where} holds text that is not UTF-8 ({reason(error)}): write it anew"
-                ) from error
-            yield zip(*cells, strict=True)
+            yield zip(*(self._cells(batch[name], start, name) for name in names), strict=True)
+            start += len(batch)
+
+    def _cells(self, column: Any, start: int, name: str) -> list[Any]:
+        """A column's cells; one whose bytes are not UTF-8 is None, and `odd`."""
+        try:
+            cells: list[Any] = column.to_pylist()
+        except UnicodeDecodeError:
+            cells = []
+            for row, cell in enumerate(column, start):
+                try:
+                    cells.append(cell.as_py())
+                except UnicodeDecodeError as error:
+                    cells.append(None)
+                    self.odd.setdefault(name, {})[row] = f"holds text that is not UTF-8 ({reason(error)})"
+        return cells
 
 
 def read(path: str, split: str, preferred: Sequence[str], subsets: Sequence[str], wanted: Collection[str]) -> Table:
@@ -74,10 +87,8 @@ def _read_file(path: Path, wanted: Collection[str]) -> Table:
     kind = _SUFFIXES.get(path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix)
     if kind is None or (kind == "parquet" and path.suffix == ".gz"):
         raise UserError(f"data path '{path}' is of no known format: {_HELP}")
-    if kind == "json":
-        if json_rows.is_array(path):
-            return _held(path, wanted)
-        json_rows.check_bounds(path)
+    if kind == "json" and (json_rows.layout(path) != "lines" or not json_rows.is_plain(path)):
+        return _held(path, wanted)
     with _quiet():
         from datasets import load_dataset
 
@@ -86,7 +97,7 @@ def _read_file(path: Path, wanted: Collection[str]) -> Table:
             data = load_dataset(kind, data_files=glob.escape(str(path)), split="train")
         except Exception as error:
             failure = reason(error)
-    if kind == "json" and (data is None or _irregular(data, wanted)):
+    if kind == "json" and (data is None or len(data) < 2 or _bent(data, wanted)):
         return _held(path, wanted)  # whatever `datasets` stumbled over is told there with its line
     if data is None:
         raise UserError(f"{path} cannot be read as parquet: {failure}")
@@ -153,27 +164,40 @@ def _choose(splits: list[str], asked: str, preferred: Sequence[str], where: str)
 def _table(where: str, data: Any, wanted: Collection[str]) -> Table:
     if not len(data):
         raise UserError(f"{where} holds no rows: {_HELP}")
-    if odd := _irregular(data, wanted):
-        raise UserError(f"column '{odd[0]}' of {where} holds mixed or nested values: it must hold text or numbers")
-    return Table(where, list(data.column_names), data)
+    return Table(where, list(data.column_names), data, types=_irregular(data, wanted))
 
 
-def _irregular(data: Any, wanted: Collection[str]) -> list[str]:
-    """Wanted columns that are not plain text, numbers or lists of these."""
+def _irregular(data: Any, wanted: Collection[str]) -> dict[str, str]:
+    """Wanted columns that are not plain text, numbers or lists of these, with their types."""
     import pyarrow.types as kinds
 
-    plain = (kinds.is_string, kinds.is_large_string, kinds.is_integer, kinds.is_floating, kinds.is_null)
+    plain = (
+        kinds.is_string,
+        kinds.is_large_string,
+        kinds.is_string_view,
+        kinds.is_integer,
+        kinds.is_floating,
+        kinds.is_decimal,
+        kinds.is_null,
+    )
 
     def odd(kind: Any) -> bool:
         inner = kind.value_type if kinds.is_list(kind) or kinds.is_large_list(kind) else kind
+        inner = inner.value_type if kinds.is_dictionary(inner) else inner
         return not any(is_kind(inner) for is_kind in plain)
 
-    mixed = {name for name, feature in data.features.items() if type(feature).__name__ == "Json"}
-    return [
-        name
-        for name in data.column_names
-        if name in wanted and (name in mixed or odd(data.features.arrow_schema.field(name).type))
-    ]
+    mixed = {name: "mixed" for name, feature in data.features.items() if type(feature).__name__ == "Json"}
+    types = {name: data.features.arrow_schema.field(name).type for name in data.column_names if name in wanted}
+    return {name: mixed.get(name, str(kind)) for name, kind in types.items() if name in mixed or odd(kind)}
+
+
+def _bent(data: Any, wanted: Collection[str]) -> bool:
+    """Whether `datasets` may have read a JSON file otherwise than it is written: as dates, or large whole numbers as
+    floats."""
+    import pyarrow.types as kinds
+
+    types = (data.features.arrow_schema.field(name).type for name in data.column_names if name in wanted)
+    return bool(_irregular(data, wanted)) or any(map(kinds.is_floating, types))
 
 
 def _held(path: Path, wanted: Collection[str]) -> Table:
@@ -185,9 +209,12 @@ def _held(path: Path, wanted: Collection[str]) -> Table:
     if not rows.lines:
         raise UserError(f"{path} holds no rows: {_HELP}")
     if not rows.columns:
-        raise UserError(f"{path} holds no JSON objects: {path}:{rows.lines[0]} {rows.broken.get(0, 'is empty')}")
+        raise UserError(
+            f"{path} holds no JSON objects: {path}:{rows.lines[0]} {rows.broken.get(0, 'is empty')}; "
+            "expected UTF-8 text with one object per line, or an array of them"
+        )
     data = Dataset(pa.table({name: pa.array(cells, pa.large_string()) for name, cells in rows.cells.items()}))
-    return Table(str(path), rows.columns, data, rows.lines, rows.broken)
+    return Table(str(path), rows.columns, data, rows.lines, rows.broken, rows.odd)
 
 
 def _explain_folder(where: str, error: Exception) -> UserError:
