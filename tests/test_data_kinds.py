@@ -92,10 +92,12 @@ def test_another_unicode_is_refused_by_its_name(
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
 def test_latin_text_names_its_lines(tmp_path: Path, encoding: str) -> None:
     """The sharp s is one byte there, 0xdf, behind the 22 bytes of `{"question": "Wie gro`."""
-    said = refused(written(tmp_path / "a.jsonl", LINES.encode(encoding)))
-    line = "is not UTF-8 (byte 22 of the line is 0xdf)"
+    path, line = tmp_path / "a.jsonl", "is not UTF-8 (byte 22 of the line is 0xdf)"
+    said = refused(written(path, LINES.encode(encoding)))
+    assert said.startswith(f"FILE holds no JSON objects: FILE:1 {line}; expected UTF-8 text with one object per line")
+    said = refused(written(path, b'{"question": "a", "answer": "b"}\n' + LINES.encode(encoding)))
     assert said.startswith(
-        f"300 of 300 rows of FILE are malformed (FILE:1 {line}; FILE:2 {line}; FILE:3 {line}; ...): "
+        f"300 of 301 rows of FILE are malformed (FILE:2 {line}; FILE:3 {line}; FILE:4 {line}; ...): "
     )
 
 

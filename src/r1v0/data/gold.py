@@ -47,7 +47,8 @@ def unfit(value: object) -> str:
         return f"holds {str(value).lower()}, which is neither text nor a number,"
     if isinstance(value, float | Decimal):
         return f"holds {value}, which is not a finite number,"
-    return {list: "holds a list", dict: "holds an object"}.get(type(value), f"holds {type(value).__name__}")
+    named = {"list": "a list", "dict": "an object"}
+    return f"holds {named.get(type(value).__name__, type(value).__name__)}"
 
 
 def plain(cell: str) -> str | None:
