@@ -21,7 +21,7 @@ from pathlib import Path
 
 from r1v0.config import Config, RewardConfig
 from r1v0.models.loading import Policy, load, resolve_model
-from r1v0.prompts import make_prompt
+from r1v0.prompts import make_prompts
 from r1v0.rewards import extract
 from r1v0.rewards.pool import Verifier
 from r1v0.rewards.symbolic import compare
@@ -179,7 +179,7 @@ def beside_sampling() -> str:
     config = Config()
     settings = sampling_settings(policy, config, 1.0, config.sampling.max_new_tokens)
     problem = Problem("p", "3 7 4 target 17", r"\frac{\pi}{7}", "countdown")
-    prompts = [make_prompt(config.prompt.template, problem, policy.tokenizer)] * 16
+    prompts = make_prompts(config.prompt, [problem], policy) * 16
     sampled = waited = 0.0
     with Verifier(MATH) as verifier:
         verifier.submit(0, problem, "\\boxed{0.5}", True)

@@ -19,6 +19,7 @@ from r1v0.config import (
     VARIANTS,
     Config,
     GrpoConfig,
+    PromptConfig,
     described,
     differences,
     keys,
@@ -29,6 +30,7 @@ from r1v0.config import (
     resume,
     to_toml,
     validate,
+    with_template,
 )
 from r1v0.errors import UserError
 
@@ -562,3 +564,59 @@ def test_every_preset_resolves_and_says_what_it_is(name: str) -> None:
     first = (module.PRESET_DIR / f"{name}.toml").read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# ")
     assert presets()[name] == first[2:].strip() != ""
+
+
+# A user's own prompt template
+
+WORDS = "text = '''\nQ: {question}\nput it in \\boxed{}.\nA:'''\nstop = ['Q:']\n"
+
+
+def test_a_template_file_becomes_words_of_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's config.toml alone says what is asked: the file is not looked for again, wherever it is read."""
+    (tmp_path / "mine.toml").write_text(WORDS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    found = resolve("countdown", sets=["prompt.template=mine.toml"])
+    text = "Q: {question}\nput it in \\boxed{}.\nA:"
+    assert dataclasses.astuple(found.prompt) == ("mine.toml", text, ["Q:"])
+    monkeypatch.chdir("/")
+    assert parse(to_toml(found), "config.toml") == found
+    (tmp_path / "run.toml").write_text(to_toml(found), encoding="utf-8")
+    assert resolve(file=tmp_path / "run.toml", sets=["steps=3"]).prompt == found.prompt
+    for name in ("question", "chat"):
+        assert resolve(file=tmp_path / "run.toml", sets=[f"prompt.template={name}"]).prompt == PromptConfig(name)
+        assert with_template(found, name).prompt == PromptConfig(name)
+    assert with_template(found, "mine.toml") is found
+    beside = resolve(file=tmp_path / "run.toml", sets=["prompt.template=chat", "prompt.text=do {question}"])
+    assert beside.prompt == PromptConfig("chat", "do {question}")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "does not exist: give a TOML file with text = '...{question}...', and if need be stop = ['...']"),
+        (b"Q: {question}", "cannot be read (Expected '=' after a key"),
+        (b"\xff", "cannot be read ('utf-8' codec can't decode byte 0xff"),
+        (b"", "has no text: expected text = "),
+        (b"stop = ['a']", "has no text: expected text = "),
+        (b"text = 7", "text (mine.toml) is 7: expected a text"),
+        (b"text = '{question}'\nstop = 'a'", 'stop (mine.toml) is "a": expected a list'),
+        (b"text = '{question}'\nstops = ['a']", "has the key 'stops': expected text = "),
+        (b"[prompt]\ntext = '{question}'", "has the key 'prompt': expected text = "),
+    ],
+)
+def test_template_files_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path("mine.toml").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        resolve(sets=["prompt.template=mine.toml"])
+    assert expected in str(caught.value)
+    assert "mine.toml" in str(caught.value)
+
+
+def test_a_template_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").mkdir()
+    with pytest.raises(UserError, match="cannot be read \\(Is a directory\\): expected a TOML file with text"):
+        resolve(sets=[f"prompt.template={tmp_path / 'a.toml'}"])

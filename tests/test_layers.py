@@ -23,7 +23,7 @@ ROWS = (
     ("trainer", "guard", "measure", "evaluate", "checkpoint", "pending", "pretrain", "plan"),
     ("rollout", "policies", "metrics"),
     ("sampler", "batch", "budget", "losses", "advantages", "logprobs", "optimizer", "eight_bit", "device"),
-    ("models", "workers", "draw", "data", "prompts", "rewards"),
+    ("models", "workers", "draw", "data", "prompts", "chat", "rewards"),
     (
         "types",
         "bounded",
@@ -53,6 +53,8 @@ BESIDE = {
     "budget": {"batch", "logprobs"},
     "optimizer": {"eight_bit"},
     "workers": {"models"},
+    "prompts": {"chat"},
+    "chat": {"rewards"},  # the scrubbed environment of a process that runs a stranger's text
     "rewards": {"data"},  # a reward reads an answer with its task's own parser
     "config": {"bounded", "command", "errors"},
     "checkpoint": {"pending"},
@@ -69,11 +71,22 @@ TEXT_ONLY = {
     "doctor",
     "data",
     "prompts",
+    "chat",
     "rewards",
     "metrics",
     *GROUND,
 }  # runs in grading processes and in a plot: no torch
-HEAVY = {"datasets", "sympy", "math_verify", "latex2sympy2_extended", "matplotlib", "rich", "pandas", "pyarrow"}
+HEAVY = {
+    "datasets",
+    "sympy",
+    "math_verify",
+    "latex2sympy2_extended",
+    "matplotlib",
+    "jinja2",
+    "rich",
+    "pandas",
+    "pyarrow",
+}
 LAZY = {"r1v0.report.live"}  # modules that are themselves imported only inside functions
 PEERS = {"r1v0.bench.peers": {"transformers", "trl"}}  # where others are measured beside us, if they are installed
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "transformers", "trl", "vllm"}

@@ -18,7 +18,7 @@ from r1v0.errors import UserError
 from r1v0.models.families import parse_config
 from r1v0.models.loading import write_weights
 from r1v0.models.transformer import Transformer, initialise
-from r1v0.prompts import find as find_template
+from r1v0.prompts import words_of
 from r1v0.rewards import check as check_reward
 from r1v0.rollout import reward_settings
 from r1v0.runlog import Progress, create, read_evals, read_metrics
@@ -45,7 +45,7 @@ def test_the_presets() -> None:
 @pytest.mark.parametrize("name", sorted(presets()))
 def test_what_a_preset_names_is_there(name: str) -> None:
     config = resolve(name)
-    find_template(config.prompt.template)
+    words_of(config.prompt)
     check_reward(reward_settings(config, config.data.name))
     for part in parts(config):
         source = DATASETS[part]

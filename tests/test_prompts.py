@@ -2,15 +2,24 @@
 
 import gzip
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
+from r1v0.config import PromptConfig
 from r1v0.data import sums
 from r1v0.errors import UserError
-from r1v0.prompts import TEMPLATES, make_prompt, render, split_stops
+from r1v0.prompts import TEMPLATES, make_prompt, make_prompts, make_stops, render, split_stops, words_of
 from r1v0.types import Problem
+
+
+@dataclass(frozen=True)
+class Speaker:
+    tokenizer: Tokenizer
+    folder: Path
 
 
 def problem(question: str) -> Problem:
@@ -70,6 +79,38 @@ def test_worked_sums_are_right_and_not_held_out() -> None:
     for numbers in ((7, 15), (8, 31)):
         assert numbers in sums.operands(2, held_out=False)
         assert f"\\boxed{{{sum(numbers)}}}" in text
+
+
+OWN = PromptConfig(template="mine.toml", text="Frage: {question}\nAntwort:", stop=["\n\n"])
+
+
+def test_own_words_and_stops() -> None:
+    assert words_of(OWN).text.replace("{question}", "{x} {question}") == "Frage: {x} {question}\nAntwort:"
+    assert make_stops(OWN, Speaker(words(bos=False), Path("nowhere"))) == (frozenset(), ("\n\n",))
+    made = make_prompts(OWN, [problem("two {question}"), problem("")], Speaker(words(bos=False), Path("nowhere")))
+    assert [prompt.text for prompt in made] == ["Frage: two {question}\nAntwort:", "Frage: \nAntwort:"]
+
+
+def test_stops_go_beside_those_of_a_named_template() -> None:
+    config = PromptConfig(template="question", stop=["END"])
+    assert words_of(config).stop == ("# Question", "END")
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (PromptConfig("r1zero"), "unknown prompt template 'r1zero': did you mean 'r1-zero'"),
+        (PromptConfig("question", "my {question}"), "prompt.template is 'question', which has words of its own"),
+        (PromptConfig("mine", "no place"), "prompt.text has no place for the question: write {question}"),
+        (PromptConfig("chat", "no place"), "prompt.text has no place for the question: write {question}"),
+        (PromptConfig("mine", "{{question}}"), "prompt.text has {{question}} in double braces"),
+        (PromptConfig("a/b.toml", "{problem}"), "prompt template a/b.toml: text has no place for the question"),
+        (PromptConfig("mine", "{question}", ["x", ""]), "prompt.stop holds an empty text"),
+    ],
+)
+def test_words_that_cannot_ask(config: PromptConfig, expected: str) -> None:
+    with pytest.raises(UserError, match=re.escape(expected)):
+        words_of(config)
 
 
 def test_unknown_template() -> None:

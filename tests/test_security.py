@@ -57,6 +57,7 @@ LOADS = (
 )
 ALLOWED = {
     ("r1v0.environment", "subprocess.run"): "git describes the code of a run: a list of words, no shell",
+    ("r1v0.chat", "subprocess.run"): "renders a model's chat template: our own Python, a list of words",
     ("r1v0.rewards.processes", "subprocess.Popen"): "starts the grading processes: our own Python, a list of words",
     ("r1v0.models.native", "subprocess.run"): "the C compiler on our own native.c: a list of words, no shell",
     ("r1v0.models.native", "ctypes.CDLL"): "what it made, from a folder that only this process had",

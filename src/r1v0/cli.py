@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from r1v0 import __version__, config, runlog
 from r1v0.command import typed
-from r1v0.errors import Interrupted, UserError, unknown
+from r1v0.errors import Interrupted, UserError
 from r1v0.lock import hold
 
 # What the system says of a path that a user should not have given; any other OSError is a defect of ours.
@@ -94,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", metavar="MODEL", help="folder, run folder, hub id or 'tiny'")
     evaluate.add_argument("--on", metavar="NAME[,NAME]", help="datasets (default: those of the preset)")
     evaluate.add_argument("--samples", type=int, metavar="K", help="answers a problem")
-    evaluate.add_argument("--template", metavar="NAME[,NAME]", help="prompt templates to compare")
+    evaluate.add_argument(
+        "--template", metavar="NAME[,FILE]", help="prompt templates to compare: names, chat, or .toml files"
+    )
     evaluate.add_argument(
         "--against", type=_path, metavar="DIR", help="an earlier evaluation's folder: print paired differences"
     )
@@ -257,7 +259,7 @@ def _start(folder: Path, settings: config.Config) -> Path | None:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
-    from r1v0.prompts import TEMPLATES
+    from r1v0.prompts import words_of
     from r1v0.report.progress import open_progress
     from r1v0.report.table import evaluation_table
 
@@ -268,8 +270,7 @@ def _eval(arguments: argparse.Namespace) -> None:
         raise UserError("eval.on is []: name what to measure, for example --on countdown")
     templates = arguments.template.split(",") if arguments.template else [settings.prompt.template]
     for template in templates:
-        if template not in TEMPLATES:
-            raise unknown("template", template, TEMPLATES)
+        words_of(config.with_template(settings, template).prompt)
     out = arguments.out or _next_free("eval")
     from r1v0.measure import measure  # imports torch
 

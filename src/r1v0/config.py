@@ -52,7 +52,11 @@ class DataConfig:
 @dataclass(frozen=True)
 class PromptConfig:
     template: str = "question"
-    """prompt template, by name"""
+    """prompt template: a name, "chat" (the model's own chat template), or a .toml file with your text and stop"""
+    text: str = ""
+    """your own words, with {question} where it belongs; empty: the template's, and with "chat" the question alone"""
+    stop: list[str] = field(default_factory=list)
+    """texts that end an answer, beside the end token and those of the template"""
 
 
 @dataclass(frozen=True)
@@ -285,6 +289,10 @@ _TRUNCATED = (
 REFUSED = {f"sampling.{key}": _TRUNCATED for key in ("top_p", "top_k", "min_p")}
 
 
+CHAT = "chat"
+"""The prompt template that is the model's own."""
+
+
 def presets() -> dict[str, str]:
     """Preset names and the first comment line of each file."""
     found = {}
@@ -410,6 +418,14 @@ def validate(config: Config) -> None:
     )
 
 
+def with_template(config: Config, template: str) -> Config:
+    """The same config with another prompt template, of the same kinds as prompt.template. Raises UserError."""
+    if template == config.prompt.template:
+        return config
+    changed: Config = _apply(config, {"prompt": {"template": template}}, "--template")
+    return changed
+
+
 def to_toml(config: Config) -> str:
     """The config as TOML text that `resolve(file=...)` reads back to an equal config."""
     scalars, sections = [], []
@@ -466,6 +482,26 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return _toml(text, str(path))
 
 
+def _read_template(path: Path) -> dict[str, Any]:
+    """`text` and `stop` of a user's prompt template. Raises UserError, with the file's name."""
+    what = f"prompt template {path}"
+    form = "text = '...{question}...', and if need be stop = ['...']"
+    try:
+        found = tomllib.loads(bounded.read(path, MAX_TOML).decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"{what} does not exist: give a TOML file with {form}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{what} cannot be read ({reason!s:.200}): expected a TOML file with {form}") from None
+    if strange := [name for name in found if name not in ("text", "stop")]:
+        raise UserError(f"{what} has the key '{strange[0]}': expected {form}")
+    text = _convert(found.get("text", ""), str, "text", str(path))
+    stop = _convert(found.get("stop", []), list[str], "stop", str(path))
+    if not text:
+        raise UserError(f"{what} has no text: expected {form}")
+    return {"text": text, "stop": stop}
+
+
 def _toml(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
@@ -510,6 +546,11 @@ def _apply(config: Config, layer: Mapping[str, Any], where: str, prefix: str = "
         if not isinstance(name, str) or name not in VARIANTS:
             raise unknown("grpo.variant", str(name), VARIANTS)
         changes.update(VARIANTS[name])
+    if prefix == "prompt." and isinstance(name := layer.get("template"), str):
+        own = (
+            name.endswith(".toml") and "text" not in layer
+        )  # a run's config.toml holds the text of the file it began with
+        changes.update(_read_template(Path(name)) if own else {"text": "", "stop": []})
     for name, value in layer.items():
         key = prefix + name
         if key in REFUSED:

@@ -26,6 +26,7 @@ _PACKAGES = (
     "datasets",
     "math-verify",
     "matplotlib",
+    "jinja2",
 )
 
 

@@ -6,7 +6,6 @@ by the policy, and their difference is paired by problem. An answer is kept as a
 from the records alone, whether they were sampled just now or read back from a file.
 """
 
-import dataclasses
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from r1v0.config import Config
 from r1v0.errors import UserError
 from r1v0.models.loading import Policy
-from r1v0.prompts import make_prompt
+from r1v0.prompts import make_prompts
 from r1v0.reflection import reflects
 from r1v0.rewards.pool import Verifier
 from r1v0.rng import key
@@ -63,7 +62,7 @@ def answer_problems(
     size = max(1, CHUNK * (config.sampling.slots or AUTOMATIC) // config.eval.samples)
     for start in range(0, len(wanted), size):
         chunk = wanted[start : start + size]
-        prompts = [make_prompt(config.prompt.template, problem, policy.tokenizer) for problem, _ in chunk]
+        prompts = make_prompts(config.prompt, [problem for problem, _ in chunk], policy)
         keys = [
             [key(config.seed, "eval", dataset, problem.id, sample) for sample in samples] for problem, samples in chunk
         ]
@@ -168,8 +167,3 @@ def gain(before: Sequence[Answer], after: Sequence[Answer]) -> Gain | None:
         return None
     means = [[mean(answer.correct for answer in side[problem]) for problem in shared] for side in (old, new)]
     return Gain(*paired_difference(*means))
-
-
-def with_template(config: Config, template: str) -> Config:
-    """The same config with another prompt template."""
-    return dataclasses.replace(config, prompt=dataclasses.replace(config.prompt, template=template))

@@ -18,15 +18,15 @@ from typing import Any
 from r1v0 import bounded, lock, runlog
 from r1v0.bounded import read_json
 from r1v0.command import typed
-from r1v0.config import Config, to_toml
+from r1v0.config import Config, to_toml, with_template
 from r1v0.data import eval_name, load_eval
 from r1v0.device import choose_sampling, set_threads
 from r1v0.disk import append_whole, write_atomic, writing
 from r1v0.errors import UserError
-from r1v0.evaluate import Answer, answer_problems, gain, parse_answer, summarise, with_template
+from r1v0.evaluate import Answer, answer_problems, gain, parse_answer, summarise
 from r1v0.interrupts import stoppable
 from r1v0.models.loading import load, resolve_model
-from r1v0.prompts import make_prompt
+from r1v0.prompts import make_prompts
 from r1v0.rng import key
 from r1v0.rollout import past_positions, sampling_settings, verifiers
 from r1v0.runlog import Progress
@@ -49,12 +49,17 @@ def measure(
     evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}
     before = read_answers(against) if against is not None else []
     policy = load(resolve_model(model), *choose_sampling(config))
+    for name, template in itertools.product(evals, templates):
+        make_prompts(with_template(config, template).prompt, evals[name][:1], policy)  # one that fails leaves no folder
     rows = []
     with lock.hold(out), stoppable() as check, verifiers(config, list(evals)) as graders:
-        _open(out, {"model": model, "templates": list(templates), "config": to_toml(config)})
+        written = {name: asdict(prompt) for name in templates if (prompt := with_template(config, name).prompt).text}
+        plan = {"model": model, "templates": list(templates), "config": to_toml(config)}
+        _open(out, plan | ({"prompts": written} if written else {}))
         done = read_answers(out)
         for name, template in itertools.product(evals, templates):
-            prompts = (make_prompt(template, problem, policy.tokenizer) for problem in evals[name])
+            asked = with_template(config, template)
+            prompts = make_prompts(asked.prompt, evals[name], policy)
             longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
             if beyond := past_positions(policy, longest, config.eval.max_new_tokens or config.sampling.max_new_tokens):
                 progress.note(f"warning: {name} ({template}): {beyond}; lower eval.max_new_tokens")
@@ -62,7 +67,6 @@ def measure(
             known = {(answer.problem, answer.sample) for answer in own}
             total = len(evals[name]) * config.eval.samples
             poll = polling(progress, check, f"{name} ({template})")
-            asked = with_template(config, template)
             for chunk in answer_problems(policy, name, evals[name], asked, graders[name], poll, known):
                 lines = b"".join(json.dumps(asdict(answer)).encode("ascii") + b"\n" for answer in chunk)
                 append_whole(out / ANSWERS, lines)
@@ -80,7 +84,7 @@ def answers_to(model: str, question: str, config: Config, samples: int) -> Itera
     """`samples` answers to one question as they end: (text, whether it ended by itself). Raises UserError."""
     set_threads(config)
     policy = load(resolve_model(model), *choose_sampling(config))
-    prompt = make_prompt(config.prompt.template, Problem("cli", question, "", "cli"), policy.tokenizer)
+    prompt = make_prompts(config.prompt, [Problem("cli", question, "", "cli")], policy)[0]
     settings = sampling_settings(policy, config, config.sampling.temperature, config.sampling.max_new_tokens)
     request = Request(prompt.token_ids, [key(config.seed, "sample", question, sample) for sample in range(samples)])
     for _, _, completion in generate(policy.model, [request], settings):

@@ -1,20 +1,24 @@
 """Prompt templates: a problem in the words that a model is asked with.
 
 Decides: a template is literal text with one `{question}`, which is replaced, not formatted: braces in a question stay.
-There is no Jinja: a tokenizer's own chat template is code that comes with a model. The template also says what ends an
-answer (`stop`) and where the answer stands (`answer`), because prompt, stop and reward must fit each other; a wrong
-template halves a base model's score, and its repair then looks like learning (Understanding R1-Zero-Like Training,
-arXiv 2503.20783, sec. 2). Adding one: its row in TEMPLATES.
+The template also says what ends an answer (`stop`) and where the answer stands (`answer`), because prompt, stop and reward
+must fit each other; a wrong template halves a base model's score, and its repair then looks like learning (Understanding
+R1-Zero-Like Training, arXiv 2503.20783, sec. 2). It is a row of TEMPLATES, a user's own (`prompt.text`, or the file that
+prompt.template names), or "chat": then those words are the user's turn in the model's own chat template (chat.py).
 
 A prompt is encoded with the special tokens that the tokenizer itself adds (a BOS for Llama, none for Qwen and SmolLM2),
-as in pretraining; <|im_start|> and the like in a template become their own tokens. So they would in a question: data
-from strangers could end the user's turn. Nothing is done about that: it harms one prompt, not the run.
+as in pretraining, but never with two BOS; a chat template writes its own. <|im_start|> and the like in a template become
+their own tokens. So they would in a question: data from strangers could end the user's turn. Nothing is done about that:
+it harms one prompt, not the run.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, Protocol
 
+from r1v0 import chat
+from r1v0.config import CHAT, PromptConfig
 from r1v0.errors import UserError, unknown
 from r1v0.types import Problem, Prompt
 
@@ -90,19 +94,76 @@ class Tokenizer(Protocol):
     def get_added_tokens_decoder(self) -> Mapping[int, AddedToken]: ...
 
 
+class Speaker(Protocol):
+    """The part of a policy that is used here."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+
+def make_prompts(config: PromptConfig, problems: Sequence[Problem], speaker: Speaker) -> list[Prompt]:
+    """The problems in the words of a config, tokenised. Raises UserError: an unknown template, a chat template that is not
+    there or fails, a prompt without tokens."""
+    words = words_of(config)
+    texts = [words.text.replace("{question}", problem.question) for problem in problems]
+    own = config.template == CHAT
+    if own:
+        for text, problem in zip(texts, problems, strict=True):
+            _need_utf8(text, problem)
+        texts = chat.render(speaker.folder, texts)
+    made = zip(texts, problems, strict=True)
+    return [_encoded(text, problem, speaker.tokenizer, config.template, special=not own) for text, problem in made]
+
+
+def make_stops(config: PromptConfig, speaker: Speaker) -> tuple[frozenset[int], tuple[str, ...]]:
+    """What ends a completion beside the end token, as `split_stops` gives it. Raises UserError as `make_prompts` does."""
+    stop = words_of(config).stop
+    if config.template == CHAT:
+        added = [token.content for token in speaker.tokenizer.get_added_tokens_decoder().values()]
+        stop = tuple(dict.fromkeys([*stop, *chat.turn_end(speaker.folder, added)]))
+    return split_stops(stop, speaker.tokenizer)
+
+
+def words_of(config: PromptConfig) -> Template:
+    """The words around a question and what ends an answer, but for what a chat template adds. Raises UserError."""
+    if config.template == CHAT or config.text:
+        words = Template(config.text or "{question}")
+    else:
+        words = find(config.template)
+    if config.text and config.template in TEMPLATES:
+        raise UserError(
+            f"prompt.text is given, and prompt.template is '{config.template}', which has words of its own: "
+            "leave one out, or set prompt.template to a name of yours"
+        )
+    where = f"prompt template {config.template}: text" if config.template.endswith(".toml") else "prompt.text"
+    if "{{question}}" in words.text:
+        raise UserError(f"{where} has {{{{question}}}} in double braces: write {{question}}, nothing else is replaced")
+    if "{question}" not in words.text:
+        raise UserError(f"{where} has no place for the question: write {{question}} where it belongs")
+    if "" in config.stop:
+        raise UserError("prompt.stop holds an empty text, which would end every answer: leave it out")
+    return replace(words, stop=(*words.stop, *config.stop))
+
+
 def render(template: str, problem: Problem) -> str:
     """The problem in a template's words. Raises UserError for an unknown template."""
     return find(template).text.replace("{question}", problem.question)
 
 
 def make_prompt(template: str, problem: Problem, tokenizer: Tokenizer) -> Prompt:
-    """The rendered and tokenised problem. Raises UserError for an unknown template or a prompt without tokens."""
-    text = render(template, problem)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"problem '{problem.id}' holds bytes that are no UTF-8 text: write it in UTF-8") from None
-    token_ids = list(tokenizer.encode(text, add_special_tokens=True).ids)
+    """A problem in the template of a name, tokenised. Raises UserError for an unknown one or a prompt without tokens."""
+    return _encoded(render(template, problem), problem, tokenizer, template, special=True)
+
+
+def _encoded(text: str, problem: Problem, tokenizer: Tokenizer, template: str, special: bool) -> Prompt:
+    _need_utf8(text, problem)
+    token_ids = list(tokenizer.encode(text, add_special_tokens=special).ids)
+    if special and len(token_ids) > 1 and token_ids[0] == token_ids[1]:
+        bare = list(tokenizer.encode(text, add_special_tokens=False).ids)
+        token_ids = bare if bare[:1] == token_ids[:1] and len(bare) < len(token_ids) else token_ids
     if not token_ids:
         raise UserError(
             f"problem '{problem.id}' in the template '{template}' has no tokens: ask something, or use another tokenizer"
@@ -119,8 +180,15 @@ def split_stops(stop: Sequence[str], tokenizer: Tokenizer) -> tuple[frozenset[in
     )
 
 
+def _need_utf8(text: str, problem: Problem) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"problem '{problem.id}' holds bytes that are no UTF-8 text: write it in UTF-8") from None
+
+
 def find(template: str) -> Template:
     """The template of that name. Raises UserError with a suggestion if there is none."""
     if template not in TEMPLATES:
-        raise unknown("prompt template", template, TEMPLATES)
+        raise unknown("prompt template", template, [*TEMPLATES, CHAT, "FILE.toml"])
     return TEMPLATES[template]

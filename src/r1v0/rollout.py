@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from r1v0.config import Config, RewardConfig
 from r1v0.data import Problems, reward_of
 from r1v0.models.loading import Policy
-from r1v0.prompts import find, make_prompt, split_stops
+from r1v0.prompts import make_prompts, make_stops
 from r1v0.rewards.pool import Verifier
 from r1v0.rng import key, unit
 from r1v0.sampler import Request, SamplingSettings, generate
@@ -48,7 +48,7 @@ def collect(
     for _ in range(1 + config.grpo.max_refills if config.grpo.refill else 1):
         indices = range(cursor, cursor + wanted - len(useful))
         cursor = indices.stop
-        prompts = [make_prompt(config.prompt.template, problems.at(i), policy.tokenizer) for i in indices]
+        prompts = make_prompts(config.prompt, [problems.at(i) for i in indices], policy)
         keys = [[key(config.seed, "train", i, sample) for sample in range(config.grpo.group_size)] for i in indices]
         settings = sampling_settings(policy, config, config.sampling.temperature, config.sampling.max_new_tokens)
         groups, seconds = sample_groups(policy, prompts, keys, settings, verifier, poll)
@@ -129,7 +129,7 @@ def verifiers(config: Config, datasets: Sequence[str]) -> Iterator[dict[str, Ver
 
 def sampling_settings(policy: Policy, config: Config, temperature: float, max_new_tokens: int) -> SamplingSettings:
     """The sampler's settings, with the template's stop texts turned into a test on token ids."""
-    stop_ids, stop = split_stops(find(config.prompt.template).stop, policy.tokenizer)
+    stop_ids, stop = make_stops(config.prompt, policy)
     return SamplingSettings(
         temperature=temperature,
         max_new_tokens=max_new_tokens,

@@ -36,8 +36,7 @@ from r1v0.models.transformer import Transformer
 from r1v0.optimizer import Optimizer, learning_rate
 from r1v0.pending import Pending, load_pending
 from r1v0.policies import fresh, reference_policy, sampling_policy, trained_policy
-from r1v0.prompts import find as find_template
-from r1v0.prompts import make_prompt
+from r1v0.prompts import make_prompts, words_of
 from r1v0.rewards import check as check_reward
 from r1v0.rewards.pool import Verifier
 from r1v0.rng import key
@@ -132,13 +131,14 @@ class Run:
 def prepare(config: Config, checkpoint: Path | None = None) -> Run:
     """Load models and data; from `checkpoint`, go on where it stands. Raises UserError before anything is written."""
     check_reward(reward_settings(config, config.data.name))
-    find_template(config.prompt.template)
+    words_of(config.prompt)
     set_threads(config)
     device, dtype = choose_device(config)
     problems = load_problems(config.data, config.seed, config.eval.on)
     evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}
     base = resolve_model(config.model)
     policy, optimizer = trained_policy(config, base, checkpoint, device, dtype)
+    make_prompts(config.prompt, [problems.at(0)], policy)  # a template that fails is told before a run folder is made
     if checkpoint is not None:
         load_optimizer(checkpoint, optimizer)
     reference = reference_policy(config, policy, base, dtype)
@@ -189,8 +189,8 @@ def train(run: Run, log: RunLog, progress: Progress) -> Path:
 
 def probe_memory(run: Run) -> None:
     """Find out before the first step whether the longest sequence can be trained on. Raises UserError if not."""
-    config, problems = run.config, range(PROBED_PROMPTS)
-    prompts = (make_prompt(config.prompt.template, run.problems.at(i), run.policy.tokenizer) for i in problems)
+    config = run.config
+    prompts = make_prompts(config.prompt, [run.problems.at(i) for i in range(PROBED_PROMPTS)], run.policy)
     longest = max(len(prompt.token_ids) for prompt in prompts)
     if beyond := past_positions(run.policy, longest, config.sampling.max_new_tokens):
         run.budget.note(f"warning: {beyond}; lower sampling.max_new_tokens")
