@@ -182,7 +182,7 @@ NO_SCORES: list[Any] = [None, "1", math.nan, math.inf, [1.0], object, 1j, Score(
 
 @pytest.mark.parametrize("result", [*NO_SCORES, Score(None, True)])  # type: ignore[arg-type]
 def test_anything_else_of_the_users_is_told(result: Any) -> None:
-    with pytest.raises(UserError, match=r"reward 'x\.py:f' gave back .*expected a Score, a finite number or a bool"):
+    with pytest.raises(UserError, match=r"reward 'x\.py:f' returned .*expected a Score, a finite number or a bool"):
         custom.as_score(result, "x.py:f")
 
 

@@ -194,7 +194,8 @@ def test_a_hostile_answer_is_wrong_within_the_deadline(verifier: Verifier, answe
 def test_a_timeout_is_told_counted_and_remembered(verifier: Verifier) -> None:
     before = verifier.counters
     score, seconds = one(verifier, "\\boxed{8^{8^{8^{8}}}}")
-    assert score == Score(0.0, False, parts={"math": 0.0}, extracted="8^{8^{8^{8}}}", failure="timeout")
+    why = "took more than reward.timeout_s = 1 s"
+    assert score == Score(0.0, False, parts={"math": 0.0}, extracted="8^{8^{8^{8}}}", failure="timeout", why=why)
     assert seconds >= CONFIG.timeout_s
     score, seconds = one(verifier, "again \\boxed{8^{8^{8^{8}}}}")
     assert (score.failure, seconds < SLACK_S) == ("timeout", True)
@@ -243,7 +244,7 @@ def test_a_death_by_accident_loses_no_verdict(mine: RewardConfig, text: str, tmp
     ("text", "message"),
     [
         ("raise", r"raised KeyError: 'no such key' at line \d+ on problem 'p1'"),
-        ("none", "gave back NoneType None: expected a Score"),
+        ("none", "returned NoneType None: expected a Score"),
     ],
 )
 def test_a_users_mistake_stops_the_run(mine: RewardConfig, text: str, message: str) -> None:

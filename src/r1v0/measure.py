@@ -52,7 +52,7 @@ def measure(
     for name, template in itertools.product(evals, templates):
         make_prompts(with_template(config, template).prompt, evals[name][:1], policy)  # one that fails leaves no folder
     rows = []
-    with lock.hold(out), stoppable() as check, verifiers(config, list(evals)) as graders:
+    with lock.hold(out), stoppable() as check, verifiers(config, list(evals), progress.note) as graders:
         written = {name: asdict(prompt) for name in templates if (prompt := with_template(config, name).prompt).text}
         plan = {"model": model, "templates": list(templates), "config": to_toml(config)}
         _open(out, plan | ({"prompts": written} if written else {}))

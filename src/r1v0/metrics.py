@@ -128,4 +128,5 @@ def rollout_records(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
                 "extracted": score.extracted,
                 "parts": score.parts,
                 "failure": score.failure,
+                "why": score.why,
             }

@@ -114,15 +114,16 @@ def reward_settings(config: Config, dataset: str) -> RewardConfig:
 
 
 @contextmanager
-def verifiers(config: Config, datasets: Sequence[str]) -> Iterator[dict[str, Verifier]]:
-    """A verifier for each dataset by its name; datasets with the same reward share one."""
+def verifiers(config: Config, datasets: Sequence[str], note: Callable[[str], None]) -> Iterator[dict[str, Verifier]]:
+    """A verifier for each dataset by its name; datasets with the same reward share one. `note` gets what went wrong in a
+    user's own reward."""
     with ExitStack() as stack:
         made: dict[str, Verifier] = {}
         found = {}
         for dataset in datasets:
             settings = reward_settings(config, dataset)
             if settings.name not in made:
-                made[settings.name] = stack.enter_context(Verifier(settings))
+                made[settings.name] = stack.enter_context(Verifier(settings, note))
             found[dataset] = made[settings.name]
         yield found
 

@@ -166,7 +166,7 @@ def train(run: Run, log: RunLog, progress: Progress) -> Path:
     Unhealthy, which is one too, where health.action ends the run.
     """
     config = run.config
-    with verifiers(config, [config.data.name, *run.evals]) as graders, stoppable() as check:
+    with verifiers(config, [config.data.name, *run.evals], progress.note) as graders, stoppable() as check:
         progress.start(config, config.steps, log.folder)
         run.watch = watch_of(config, log.folder)
         run.budget.note = progress.note

@@ -58,7 +58,7 @@ class Completion:
 class Score:
     """A verdict. `reward` is what GRPO sees; `correct` is what accuracy counts (right answer, by equivalence);
     `strict` is plain string equality, recorded beside it. `parts` are the named rewards before weighting.
-    `failure` tells a verdict that grading could not reach ("timeout" | "crash"); the reward is then 0."""
+    `failure` tells a verdict that grading could not reach ("timeout" | "crash"), and `why` in words; the reward is then 0."""
 
     reward: float
     correct: bool
@@ -66,6 +66,7 @@ class Score:
     parts: dict[str, float] = field(default_factory=dict)
     extracted: str | None = None
     failure: Literal["", "timeout", "crash"] = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

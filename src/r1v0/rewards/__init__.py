@@ -53,15 +53,16 @@ def combine(config: RewardConfig, scores: Mapping[str, Score]) -> Score:
     """One Score of the scores by reward name: the main one's, with the weighted extra ones added to its reward. A part
     whose grading failed makes the whole 0."""
     main = scores[config.name]
-    failure = next((part for part in scores.values() if part.failure), main).failure
+    failed = next((part for part in scores.values() if part.failure), main)
     total = main.reward + sum(weight * scores[name].reward for name, weight in config.extra.items())
     return Score(
-        reward=0.0 if failure else total,
+        reward=0.0 if failed.failure else total,
         correct=main.correct,
         strict=main.strict,
         parts={name: part.reward for name, part in scores.items()},
         extracted=main.extracted,
-        failure=failure,
+        failure=failed.failure,
+        why=failed.why,
     )
 
 

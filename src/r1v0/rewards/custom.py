@@ -1,15 +1,18 @@
 """A user's own reward: FILE.py:FUNCTION.
 
 Decides: the file is run in the grading processes only, with their limits and without the trainer's environment. Whatever
-is wrong with it is the user's to know: a function that raises, or gives back something that is no score, stops the run
-with one line, and is never a silent 0.
+is wrong with it is the user's to know: a function that raises anything (`sys.exit()` and Ctrl-C's exception too), or
+returns something that is not a score, stops the run with one line. One that takes too long or ends its process
+(`os._exit()`, too much memory, a crash in C) is graded 0, and the first time of each kind is told (pool.py).
 """
 
+import contextlib
 import importlib.util
 import math
 import numbers
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,28 +36,45 @@ def load(name: str) -> RewardFunction:
     def graded(problem: Problem, text: str, finished: bool) -> Score:
         try:
             result = function(problem, text, finished)
-        except MemoryError:
+            return as_score(result, name)
+        except (MemoryError, UserError):
             raise
-        except Exception as error:
+        except BaseException as error:  # also SystemExit, KeyboardInterrupt and the like
             raise UserError(
-                f"reward '{name}' raised {_told(error, path)} on problem {problem.id!r}: mend the function"
+                f"reward '{name}' raised {_told(error, path)} on problem {problem.id!r}: fix the function"
             ) from error
-        return as_score(result, name)
 
     return graded
 
 
 def as_score(result: Any, name: str) -> Score:
-    """A user's result as a Score. A number is a reward, and "correct" from 1 on. Raises UserError for anything else."""
+    """A user's result as a Score. A number is a reward, and "correct" from 1 on; one of NumPy's or in an array alone is one
+    too. Raises UserError for anything else."""
     if isinstance(result, Score):
         reward = as_score(result.reward, name).reward
         extracted = None if result.extracted is None else str(result.extracted)
         return Score(reward=reward, correct=bool(result.correct), strict=bool(result.strict), extracted=extracted)
-    if isinstance(result, bool | numbers.Real) and math.isfinite(result):
-        return Score(reward=float(result), correct=float(result) >= 1.0)
+    value = _number(result)
+    if value is not None and math.isfinite(value):
+        return Score(reward=value, correct=value >= 1.0)
+    hint = {
+        "generator": " (a function with `yield` returns none of its values)",
+        "coroutine": " (`async` is not awaited)",
+    }
     raise UserError(
-        f"reward '{name}' gave back {_kind(result)} {result!r:.100}: expected a Score, a finite number or a bool"
+        f"reward '{name}' returned {_kind(result)} {_shown(result)}{hint.get(_kind(result), '')}: "
+        "expected a Score, a finite number or a bool"
     )
+
+
+def _number(result: Any) -> float | None:
+    """A number, a bool, or an array or tensor that holds one of these alone; None of anything else."""
+    with contextlib.suppress(Exception):
+        if callable(getattr(result, "item", None)):
+            result = result.item()
+        if isinstance(result, bool | numbers.Real):
+            return float(result)
+    return None
 
 
 def _module(path: Path, name: str) -> Any:
@@ -71,13 +91,13 @@ def _module(path: Path, name: str) -> Any:
         spec.loader.exec_module(module)
     except MemoryError:
         raise
-    except Exception as error:
+    except BaseException as error:
         del sys.modules[module_name]
-        raise UserError(f"reward '{name}': running the file raised {_told(error, str(path))}: mend the file") from error
+        raise UserError(f"reward '{name}': running the file raised {_told(error, str(path))}: fix the file") from error
     return module
 
 
-def _told(error: Exception, path: str) -> str:
+def _told(error: BaseException, path: str) -> str:
     """An exception in one line, with the line of the user's file that it came from."""
     lines = [
         frame.lineno
@@ -85,7 +105,15 @@ def _told(error: Exception, path: str) -> str:
         if Path(frame.filename).name == Path(path).name
     ]
     where = f" at line {lines[-1]}" if lines else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{where}"
+    return f"{type(error).__name__}: {' '.join(_shown(error, str).split())[:200]}{where}"
+
+
+def _shown(value: Any, how: Callable[[Any], str] = repr) -> str:
+    """A user's object as text, cut short; its own `__repr__` may fail."""
+    try:
+        return how(value)[:200]
+    except Exception:
+        return "(which cannot be shown)"
 
 
 def _kind(value: Any) -> str:

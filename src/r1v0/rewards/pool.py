@@ -2,9 +2,11 @@
 
 Decides: what is cheap is decided at once, in `submit`: rewards that are not isolated, strict matches, and answers seen
 before. The rest goes to `processes.Processes`, which gives every task an end. The same question asked twice while it is
-being answered is asked once. A verdict that could not be reached has reward 0 and says so in `Score.failure`.
+being answered is asked once. A verdict that could not be reached has reward 0 and says so in `Score.failure` and `.why`;
+of a user's own reward each reason is also told once, to whoever collects the verdicts.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -15,11 +17,16 @@ from typing import Any, Self
 from r1v0.config import RewardConfig
 from r1v0.rewards import REWARDS, check, combine, is_custom, is_isolated, load, names
 from r1v0.rewards.answers import Question
-from r1v0.rewards.processes import Processes
+from r1v0.rewards.processes import Deliver, Processes
 from r1v0.types import Problem, Score
 
 CACHE_SIZE = 20_000
 """Answered questions that are remembered, the newest."""
+
+TOLD_AT_MOST = 8
+"""Different reasons for failures that are told."""
+
+_warn = logging.getLogger("r1v0").warning
 
 
 @dataclass(slots=True)
@@ -59,15 +66,18 @@ class Verifier:
     processes that cannot be started; the constructor raises it for an unknown reward.
     """
 
-    def __init__(self, config: RewardConfig) -> None:
+    def __init__(self, config: RewardConfig, note: Callable[[str], None] = _warn) -> None:
         check(config)
         self._config = config
+        self._note = note
+        self._news: list[str] = []
+        self._told: set[tuple[str, str]] = set()
         self._names = names(config)
         self._changed = threading.Condition()
         self._counters = Counters()
         self._jobs: dict[int, _Job] = {}
         self._done: dict[int, tuple[Score, float]] = {}
-        self._waiting: dict[Question, list[Callable[[dict[str, Any], str, float], None]]] = {}
+        self._waiting: dict[Question, list[Deliver]] = {}
         self._cache: dict[Question, tuple[dict[str, Any], str]] = {}
         self._error: BaseException | None = None
         isolated = any(map(is_isolated, self._names))
@@ -112,7 +122,7 @@ class Verifier:
                     self._ask(job, name, question)
                 else:
                     message = {"reward": name, "problem": asdict(problem), "text": text, "finished": finished}
-                    self._send(message, self._part(job, name, None))
+                    self._send(message, self._telling(name, problem.id, self._part(job, name, None)))
             self._finish(job)
 
     def poll(self) -> dict[int, Score]:
@@ -120,6 +130,7 @@ class Verifier:
         with self._changed:
             self._raise()
             done, self._done = self._done, {}
+        self._tell()
         return {job: score for job, (score, _) in done.items()}
 
     def collect(self) -> dict[int, Score]:
@@ -132,6 +143,7 @@ class Verifier:
             self._changed.wait_for(lambda: not self._jobs or self._error is not None)
             self._raise()
             done, self._done = self._done, {}
+        self._tell()
         return done
 
     def compare(self, gold: str, answer: str) -> tuple[dict[str, Any], str, float]:
@@ -165,7 +177,7 @@ class Verifier:
         if self._error is not None:
             raise self._error
 
-    def _send(self, message: dict[str, Any], deliver: Callable[[dict[str, Any], str, float], None]) -> None:
+    def _send(self, message: dict[str, Any], deliver: Deliver) -> None:
         if self._processes is None:
             raise ValueError("this verifier has no grading processes")
         self._counters.asked += 1
@@ -196,7 +208,7 @@ class Verifier:
             for index, part in enumerate(self._waiting.pop(question)):
                 part(answer, failure, 0.0 if index else seconds)
 
-    def _part(self, job: int, name: str, question: Question | None) -> Callable[[dict[str, Any], str, float], None]:
+    def _part(self, job: int, name: str, question: Question | None) -> Deliver:
         """The function that puts an answer into a job's verdict."""
 
         def deliver(answer: dict[str, Any], failure: str, seconds: float) -> None:
@@ -205,7 +217,9 @@ class Verifier:
                 if failure:
                     extracted = question.answer if question else None
                     reason: Any = failure
-                    pending.scores[name] = Score(reward=0.0, correct=False, extracted=extracted, failure=reason)
+                    pending.scores[name] = Score(
+                        0.0, False, extracted=extracted, failure=reason, why=answer.get("why", "")
+                    )
                 else:
                     pending.scores[name] = question.verdict(answer["equal"]) if question else Score(**answer["score"])
                 pending.missing -= 1
@@ -213,6 +227,28 @@ class Verifier:
                 self._finish(job)
 
         return deliver
+
+    def _telling(self, name: str, problem: str, deliver: Deliver) -> Deliver:
+        """`deliver`, with a word about the first failure of each kind: a user's own reward should not have any."""
+
+        def delivered(answer: dict[str, Any], failure: str, seconds: float) -> None:
+            with self._changed:
+                told = (name, answer.get("why", ""))
+                if failure and told not in self._told and len(self._told) < TOLD_AT_MOST:
+                    self._told.add(told)
+                    self._news.append(
+                        f"warning: reward '{name}' {told[1]} on problem '{problem}': graded 0, as is each such answer"
+                    )
+                deliver(answer, failure, seconds)
+
+        return delivered
+
+    def _tell(self) -> None:
+        """In the thread that collects: what is told is drawn on a screen."""
+        with self._changed:
+            news, self._news = self._news, []
+        for text in news:
+            self._note(text)
 
     def _finish(self, job: int) -> None:
         pending = self._jobs.get(job)

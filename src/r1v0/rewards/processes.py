@@ -35,7 +35,7 @@ from typing import Any
 from r1v0.config import RewardConfig
 from r1v0.errors import UserError
 from r1v0.rewards import is_custom, names
-from r1v0.rewards.worker import HEADER, frame
+from r1v0.rewards.worker import HEADER, OUT_OF_MEMORY, frame
 
 DEATHS = 2
 KILLS = 6
@@ -46,7 +46,7 @@ FAILED_STARTS = 10
 MAX_FRAME = 16 << 20
 
 Deliver = Callable[[dict[str, Any], str, float], None]
-"""Called with (answer, failure, seconds); the answer is empty if there is a failure, "timeout" or "crash"."""
+"""Called with (answer, failure, seconds). With a failure, "timeout" or "crash", the answer holds only "why", in words."""
 
 
 @dataclass(slots=True)
@@ -233,11 +233,25 @@ class Processes:
                     f"`{shlex.quote(sys.executable)} -m r1v0.rewards.worker 2048 5 math </dev/null` says"
                 )
         task = worker.task
-        if task is not None and failure == "crash" and self._may_retry(task, worker.process.wait()):
+        if task is None:
+            return
+        code = worker.process.wait() if failure == "crash" else 0
+        if failure == "crash" and self._may_retry(task, code):
             with self._lock:
                 self._tasks.appendleft(task)
-        elif task is not None:
-            task.deliver({}, failure, time.monotonic() - worker.since)
+        else:
+            task.deliver({"why": self._why(failure, code)}, failure, time.monotonic() - worker.since)
+
+    def _why(self, failure: str, exit_code: int) -> str:
+        """What a grading process did instead of answering: the end of a sentence."""
+        if failure == "timeout":
+            return f"took more than reward.timeout_s = {self._config.timeout_s:g} s"
+        if exit_code == OUT_OF_MEMORY:
+            return f"took more than reward.memory_mb = {self._config.memory_mb} MB"
+        if exit_code < 0:
+            with contextlib.suppress(ValueError):
+                return f"ended its process by {signal.Signals(-exit_code).name}"
+        return f"ended its process with exit code {exit_code}"
 
     def _may_retry(self, task: _Task, exit_code: int) -> bool:
         """Count a death. The code of a process that had died is its own: our SIGKILL came after it."""

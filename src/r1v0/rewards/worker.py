@@ -27,6 +27,9 @@ from r1v0.types import Problem
 
 HEADER = struct.Struct(">I")
 ORPHAN_CHECK_S = 10.0
+OUT_OF_MEMORY = 117
+"""Exit code of a process whose task took more memory than it may."""
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 # Solved before the first task, so that it is not the one that waits for sympy's lazy imports and the parser's tables.
@@ -69,7 +72,7 @@ def main(arguments: list[str]) -> int:
         try:
             answer = _answer(task)
         except MemoryError:
-            os._exit(3)  # at once: the trainer sees the end of the socket, and asks a fresh process
+            os._exit(OUT_OF_MEMORY)  # at once: the trainer sees the end of the socket, and asks a fresh process
         except UserError as error:
             answer = {"fatal": str(error)}
         channel.sendall(frame({"id": task["id"], "seconds": time.perf_counter() - started, **answer}))
