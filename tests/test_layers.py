@@ -20,7 +20,7 @@ ROWS = (
     ("__main__",),
     ("cli",),
     ("report", "doctor", "bench"),
-    ("trainer", "guard", "measure", "evaluate", "checkpoint", "pending", "pretrain", "plan"),
+    ("trainer", "guard", "measure", "ask", "evaluate", "checkpoint", "pending", "pretrain", "plan"),
     ("rollout", "policies", "metrics"),
     ("sampler", "batch", "budget", "losses", "advantages", "logprobs", "optimizer", "eight_bit", "device"),
     ("models", "workers", "draw", "data", "prompts", "chat", "rewards"),

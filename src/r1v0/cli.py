@@ -108,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     sample = verb("sample", _sample, "answer one problem, as text")
     sample.add_argument("model", metavar="MODEL", help="folder, run folder, hub id or 'tiny'")
     sample.add_argument("problem", metavar="PROBLEM", help='for example "3 7 4 target 17"')
-    sample.add_argument("--samples", type=int, default=1, metavar="K", help="answers to draw")
+    sample.add_argument("--samples", type=int, default=1, metavar="K", help="answers to draw, printed in order")
+    sample.add_argument("--greedy", action="store_true", help="take the likeliest token each time, instead of drawing")
+    sample.add_argument("--gold", default="", metavar="ANSWER", help="the right answer: say which answers are right")
     _config_options(sample)
 
     plot = verb("plot", _plot, "draw a run's figures, or several runs over one another")
@@ -294,10 +296,15 @@ def _sample(arguments: argparse.Namespace) -> None:
     most = config.LARGEST["eval.samples"]
     if not 1 <= arguments.samples <= most:
         raise UserError(f"--samples is {arguments.samples}: expected at least 1 and at most {most}")
-    from r1v0.measure import answers_to  # imports torch
+    if arguments.greedy and arguments.samples > 1:
+        raise UserError(f"--greedy gives one answer, and --samples is {arguments.samples}: leave one of them out")
+    from r1v0.ask import ask  # imports torch
 
-    for text, finished in answers_to(arguments.model, arguments.problem, settings, arguments.samples):
-        print(text if finished else f"{text} ... (cut off at {settings.sampling.max_new_tokens} tokens)")
+    scores = ask(
+        arguments.model, arguments.problem, settings, sys.stdout, arguments.samples, arguments.greedy, arguments.gold
+    )
+    if len(scores) > 1:
+        print(f"{sum(score.correct for score in scores)} of {len(scores)} right", file=sys.stderr)
 
 
 def _plot(arguments: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ templates are compared because a wrong one halves a base model's score, and its 
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,9 @@ from r1v0.evaluate import Answer, answer_problems, gain, parse_answer, summarise
 from r1v0.interrupts import stoppable
 from r1v0.models.loading import load, resolve_model
 from r1v0.prompts import make_prompts
-from r1v0.rng import key
-from r1v0.rollout import past_positions, sampling_settings, verifiers
+from r1v0.rollout import past_positions, verifiers
 from r1v0.runlog import Progress
-from r1v0.sampler import Request, generate
 from r1v0.trainer import polling
-from r1v0.types import Problem
 
 PLAN, ANSWERS = "eval.json", "answers.jsonl"
 
@@ -78,17 +75,6 @@ def measure(
         with writing(out / runlog.EVALS):
             write_atomic(out / runlog.EVALS, b"".join(map(runlog.json_line, rows)))
     return rows
-
-
-def answers_to(model: str, question: str, config: Config, samples: int) -> Iterator[tuple[str, bool]]:
-    """`samples` answers to one question as they end: (text, whether it ended by itself). Raises UserError."""
-    set_threads(config)
-    policy = load(resolve_model(model), *choose_sampling(config))
-    prompt = make_prompts(config.prompt, [Problem("cli", question, "", "cli")], policy)[0]
-    settings = sampling_settings(policy, config, config.sampling.temperature, config.sampling.max_new_tokens)
-    request = Request(prompt.token_ids, [key(config.seed, "sample", question, sample) for sample in range(samples)])
-    for _, _, completion in generate(policy.model, [request], settings):
-        yield policy.decode(completion.token_ids), completion.finish_reason == "stop"
 
 
 def read_answers(out: Path) -> list[Answer]:

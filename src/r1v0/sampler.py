@@ -71,12 +71,14 @@ def generate(
     settings: SamplingSettings,
     poll: Callable[[int], None] = lambda tokens: None,
     engine: Engine | None = None,
+    seen: Callable[[int, int, Sequence[int]], None] | None = None,
 ) -> Iterator[tuple[int, int, Completion]]:
     """Yield (request index, sample index, completion) in the order in which completions end.
 
     `poll` is called with the number of new tokens after every chunk of decoding steps; it may raise to stop the
-    sampling. `engine` is the device's own by default; it cannot change which tokens are drawn. Raises UserError, before
-    anything is sampled, where memory cannot hold even one completion.
+    sampling. `seen` is called for each row that goes on, with (request index, sample index, its tokens so far). `engine`
+    is the device's own by default; it cannot change which tokens are drawn. Raises UserError, before anything is sampled,
+    where memory cannot hold even one completion.
     """
     wanted = sum(len(request.keys) for request in requests)
     if wanted:
@@ -85,7 +87,7 @@ def generate(
         deck = open_deck(model, engine, settings.slots, wanted, prompt, settings.max_new_tokens)
         try:
             with sampling_threads(model), packed_weights(model), compiled_steps(model):
-                yield from _sample(model, requests, settings, poll, deck)
+                yield from _sample(model, requests, settings, poll, deck, seen)
         finally:
             close_deck(deck, model)
 
@@ -96,6 +98,7 @@ def _sample(
     settings: SamplingSettings,
     poll: Callable[[int], None],
     deck: Deck,
+    seen: Callable[[int, int, Sequence[int]], None] | None = None,
 ) -> Iterator[tuple[int, int, Completion]]:
     queue = deque(_Row(i, s) for i, request in enumerate(requests) for s in range(len(request.keys)))
     state, cache, decode = deck.state, deck.cache, deck.decoder(_decode, model, settings.temperature)
@@ -130,6 +133,8 @@ def _sample(
                 new += len(row.token_ids) - before
                 if reason is not None:
                     ended.append((slot, row, reason))
+                elif seen is not None:
+                    seen(row.request, row.sample, row.token_ids)
         poll(new)
         for _, row, reason in ended:
             yield row.request, row.sample, Completion(row.token_ids, row.logprobs, reason)

@@ -78,7 +78,7 @@ DATASETS: dict[str, Source | Generated] = {
     "sums-hard": Generated(listed=partial(sums.problems, "sums-hard", 3)),
 }
 
-__all__ = ["DATASETS", "Problems", "eval_name", "load_eval", "load_problems", "reward_of"]
+__all__ = ["DATASETS", "Problems", "at_hand", "eval_name", "load_eval", "load_problems", "reward_of"]
 
 Note = Callable[[str], None]
 _warn = logging.getLogger("r1v0").warning
@@ -133,6 +133,14 @@ def load_eval(spec: str, max_problems: int, path: str = "", note: Note = _warn) 
     table = _table(source, path, "", (source.test, "test", "*"), ())
     rows = scan(name, table, choose_columns(table, name, source.columns), note)
     return [rows[place] for place in subset(len(rows), max_problems, rng.key(0, "eval", name))]
+
+
+def at_hand(spec: str) -> list[Problem]:
+    """The problems of an evaluation, NAME or NAME=PATH, if they are generated or in a file here; none of the hub's. Raises
+    UserError as `load_eval` does."""
+    source, path = DATASETS.get(eval_name(spec)), _path(spec)
+    here = (isinstance(source, Generated) and source.listed) or (path and Path(path).expanduser().exists())
+    return load_eval(spec, 0, note=_silent) if here else []
 
 
 def reward_of(name: str) -> str:

@@ -14,6 +14,7 @@ be able to recognise a hit; at values to 99 it was not.
 import hashlib
 import itertools
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -171,6 +172,12 @@ def problem_of(source: str, numbers: Numbers, target: int, mark: str = "") -> Pr
         answer=f"{target} from {shown}",
         source=source,
     )
+
+
+def answer_in(question: str) -> str:
+    """The answer of a question such as "3 7 4 target 17"; nothing if it is no such question."""
+    found = re.fullmatch(r"\s*([0-9]{1,9}(?:\s+[0-9]{1,9})+)\s+target\s+([0-9]{1,9})\s*", question, re.ASCII)
+    return f"{found[2]} from {' '.join(found[1].split())}" if found else ""
 
 
 def parse_answer(answer: str) -> tuple[int, list[int]]:
