@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1v0.models import native
+from r1v0.models import native, tried
 from r1v0.models.families import ModelConfig
 from r1v0.models.loading import TINY, load
 from r1v0.models.transformer import Transformer, compiled_steps, initialise
@@ -25,7 +25,9 @@ wants_compiler = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CC", raising=False)
-    native._checked.cache_clear()
+    native._built.cache_clear()
+    monkeypatch.setattr(tried, "_works", {})
+    monkeypatch.setattr(tried, "_outcomes", {})
 
 
 def config(head_dim: int = 16, heads: int = 4, kv_heads: int = 2, qk_norm: bool = False) -> ModelConfig:
@@ -47,9 +49,10 @@ def completions(
 def test_every_kernel_agrees_with_pytorch_in_float64(head_dim: int, queries: int, dtype: torch.dtype) -> None:
     library = native._compiled("cc", f"-DDIM={head_dim}", f"-DQUERIES={queries}", *native.DTYPES[dtype])
     assert library is not None
-    assert native._error(native.Kernels(library, head_dim, queries), dtype) < (
-        4e-3 if dtype is torch.bfloat16 else 1e-6
-    )
+    shape = config(head_dim, heads=4 * queries)
+    for found, exact in native._trial(native.Kernels(library, head_dim, queries), shape, dtype):
+        limit = 4e-3 if dtype is torch.bfloat16 else 1e-6
+        assert ((found.double() - exact).abs() < limit * (1 + exact.abs())).all()
 
 
 @wants_compiler
@@ -73,7 +76,10 @@ def test_sampling_draws_the_same_tokens_with_and_without(shape: ModelConfig, mon
             if parameter.dim() == 2:
                 parameter.mul_(8)  # else attention would hardly matter
     plain, compiled = completions(model, "", monkeypatch), completions(model, "cc", monkeypatch)
-    assert native._checked.cache_info().currsize == 2
+    assert tried.outcomes() == {
+        "compiled decoding steps (float32)": "used",
+        "fused attention on a CPU (float32)": "used",
+    }
     assert plain.keys() == compiled.keys()
     for place, completion in plain.items():
         assert compiled[place].token_ids == completion.token_ids
@@ -94,8 +100,8 @@ def test_weights_that_are_not_numbers_are_noticed(monkeypatch: pytest.MonkeyPatc
 def test_only_decoding_uses_them_and_nothing_is_left_after_an_error() -> None:
     model = Transformer(config())
     with pytest.raises(RuntimeError, match="stopped"), compiled_steps(model):
-        raise RuntimeError("stopped" if all(block.native is not None for block in model.layers) else "not in use")
-    assert all(block.native is None for block in model.layers)
+        raise RuntimeError("stopped" if all(block.fast is not None for block in model.layers) else "not in use")
+    assert all(block.fast is None for block in model.layers)
 
 
 @wants_compiler
@@ -108,6 +114,8 @@ def test_denormal_numbers_are_still_there() -> None:
 def test_without_a_working_compiler_pytorchs_are_used(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", compiler)
     assert native.kernels(config(), CPU, torch.float32) is None
+    told = tried.outcomes()
+    assert list(told.values()) == ([f"left out: '{compiler}' is not a C compiler that works here"] if compiler else [])
 
 
 @wants_compiler
@@ -116,14 +124,18 @@ def test_without_a_working_compiler_pytorchs_are_used(compiler: str, monkeypatch
     [("sum += q[n", "sum -= q[n"), ("+ get(a[i]) * get(sin[i])", "+ get(a[i])"), ("x[i]) * scale", "x[i])")],
 )
 def test_a_miscompiled_kernel_is_not_used_and_said_so(
-    right: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    right: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = native.SOURCE.read_text()
     assert right in source
     (tmp_path / "native.c").write_text(source.replace(right, wrong))
     monkeypatch.setattr(native, "SOURCE", tmp_path / "native.c")
-    with pytest.warns(UserWarning, match=re.escape("kernels as 'cc' compiled them are wrong by")):
-        assert native.kernels(config(), CPU, torch.float32) is None
+    assert native.kernels(config(), CPU, torch.float32) is None
+    assert native.kernels(config(), CPU, torch.float32) is None  # and said once
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("r1v0: compiled decoding steps (float32): left out, PyTorch's plain operation runs instead")
+    assert re.search(r"wrong by [\d.]+e[+-]\d+ of the largest", line)
+    assert tried.outcomes()["compiled decoding steps (float32)"].startswith("left out: its numbers are wrong by")
 
 
 def test_other_numbers_and_devices_have_none() -> None:

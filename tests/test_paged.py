@@ -206,7 +206,7 @@ def test_buckets_pad_to_powers_of_two_and_to_the_slots() -> None:
         asked.append(rows)
         return torch.zeros(rows)
 
-    decode = Buckets(step, 100, capture=False)
+    decode = Buckets(step, torch.zeros(5, 100, dtype=torch.int64), capture=False)
     assert [len(decode(rows)) for rows in (1, 8, 9, 64, 65, 100)] == [8, 8, 16, 64, 100, 100]
 
 
@@ -250,6 +250,6 @@ def test_slots_of_0_are_automatic(recorded: list[Recorded]) -> None:
     asked = requests(3)
     for engine in (None, PAGED, Engine(True, 8, True, page_size=16)):
         assert_same(run(asked, settings(0, limit=20), engine), run(asked, settings(9, limit=20)))
-    assert open_deck(MODEL, Engine.of(torch.device("cpu")), 0, 1000, 20, 60).slots == 128
-    assert open_deck(MODEL, Engine.of(torch.device("cpu")), 0, 10, 20, 60).slots == 10
-    assert Engine.of(torch.device("cpu")) == Engine(paged=False, check_every=1, graphs=False)
+    assert open_deck(MODEL, Engine.of(MODEL), 0, 1000, 20, 60).slots == 128
+    assert open_deck(MODEL, Engine.of(MODEL), 0, 10, 20, 60).slots == 10
+    assert Engine.of(MODEL) == Engine(paged=False, check_every=1, graphs=False)

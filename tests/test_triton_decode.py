@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.helpers import small_model
+
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is for Linux only")
 
 
@@ -213,3 +215,21 @@ def test_swiglu_is_silu_of_the_gate_times_up(width: int, dtype: torch.dtype) -> 
     expected = torch.nn.functional.silu(gate) * up
     most = 1e-6 if dtype == torch.float32 else 2e-3  # exp differs in its last bit, which may turn a rounding
     assert torch.allclose(swiglu(gate_up), expected, rtol=most, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_what_a_gpu_tries_at_its_start_passes_here(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trials themselves (models/tried.py), in the interpreter; and they notice a kernel that is wrong."""
+    from r1v0.models import paged, transformer, triton_decode, triton_layers
+    from r1v0.models.tried import TOLERANCE, difference
+
+    given = small_model().config, torch.device("cpu"), dtype
+    for trial in (paged._trial, transformer._triton_trial):
+        pairs = list(trial(*given))
+        assert len(pairs) >= 2
+        assert all(difference(fast, plain) <= TOLERANCE[dtype] for fast, plain in pairs)
+    for module, name in ((triton_decode, "attention"), (triton_layers, "swiglu")):
+        kernel = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, kernel=kernel: kernel(*args) * 1.1)
+    for trial in (paged._trial, transformer._triton_trial):
+        assert any(difference(fast, plain) > TOLERANCE[dtype] for fast, plain in trial(*given))

@@ -212,7 +212,7 @@ def _train(arguments: argparse.Namespace) -> None:
         from r1v0 import trainer  # imports torch
         from r1v0.device import device_name, set_threads
         from r1v0.environment import environment
-        from r1v0.models.native import kernels
+        from r1v0.models.tried import outcomes
         from r1v0.report.progress import open_progress
 
         start = _start(folder, settings) if arguments.resume is not None else None
@@ -224,9 +224,8 @@ def _train(arguments: argparse.Namespace) -> None:
             "malformed": run.problems.malformed,
             "dropped": run.problems.dropped,
         }
-        sampled = run.sampling.model
-        compiled = kernels(sampled.config, run.policy.device, sampled.norm.dtype) is not None
-        about = environment(device_name(run.policy.device), set_threads(settings)) | {"data": used, "native": compiled}
+        about = environment(device_name(run.policy.device), set_threads(settings))
+        about |= {"data": used, "operators": outcomes()}
         if arguments.resume is not None:
             trainer.first_answers(folder)  # if they are damaged, say so before anything is changed
             log = runlog.resume(folder, config.to_toml(settings), run.state.step, about)

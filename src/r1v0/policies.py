@@ -12,10 +12,14 @@ from pathlib import Path
 
 import torch
 
+from r1v0.batch import split
+from r1v0.budget import longest_case
 from r1v0.config import Config
+from r1v0.logprobs import token_logprobs
 from r1v0.models.loading import Policy, load
 from r1v0.models.lora import Lora, add_adapters, without_adapters
 from r1v0.optimizer import Optimizer
+from r1v0.sampler import Request, SamplingSettings, generate
 
 
 def trained_policy(
@@ -60,3 +64,13 @@ def fresh(sampling: Policy, policy: Policy) -> Policy:
         for old, new in zip(sampling.model.parameters(), policy.model.parameters(), strict=True):
             old.copy_(new)
     return sampling
+
+
+def try_operators(policy: Policy, sampling: Policy) -> None:
+    """Sample and score a few tokens, so that whatever fast operator a run would use is tried before it begins
+    (models/tried.py), and none of them while several threads train."""
+    for _ in generate(sampling.model, [Request([0, 0], [0])], SamplingSettings(1.0, 2, 1, frozenset())):
+        pass
+    (batch,) = split(longest_case(2, 2, 4, policy.model.config.vocab), 4, policy.device)
+    with torch.no_grad():
+        token_logprobs(policy.model, batch, 1.0)

@@ -83,7 +83,7 @@ def generate(
     wanted = sum(len(request.keys) for request in requests)
     if wanted:
         prompt = max(len(request.token_ids) for request in requests)
-        engine = engine or Engine.of(model.norm.device)
+        engine = engine or Engine.of(model)
         deck = open_deck(model, engine, settings.slots, wanted, prompt, settings.max_new_tokens)
         try:
             with sampling_threads(model), packed_weights(model), compiled_steps(model):

@@ -35,7 +35,7 @@ from r1v0.models.loading import Policy, resolve_model
 from r1v0.models.transformer import Transformer
 from r1v0.optimizer import Optimizer, learning_rate
 from r1v0.pending import Pending, load_pending
-from r1v0.policies import fresh, reference_policy, sampling_policy, trained_policy
+from r1v0.policies import fresh, reference_policy, sampling_policy, trained_policy, try_operators
 from r1v0.prompts import make_prompts, words_of
 from r1v0.rewards import check as check_reward
 from r1v0.rewards.pool import Verifier
@@ -156,6 +156,7 @@ def prepare(config: Config, checkpoint: Path | None = None) -> Run:
     )
     if checkpoint is not None:
         run.state, run.pending, run.saved = load_state(checkpoint), load_pending(checkpoint), checkpoint
+    try_operators(policy, run.sampling)
     return run
 
 

@@ -9,6 +9,8 @@ once; only inside `attend` are its keys and values laid before those of each of 
     shared prompts  elsewhere: sequences of similar lengths together, padded at their end, where a causal mask hides the
                     padding from all real tokens, a block of their queries at a time (block_attention.py)
     no sharing      elsewhere: `scaled_dot_product_attention`, a run of equal lengths at a time
+
+The first two are tried before they are used (tried.py); where one fails, a later line or `by_sequences` stands in.
 """
 
 import inspect
@@ -23,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from r1v0.models.block_attention import BlockAttention, Bucket, fits
+from r1v0.models.tried import Pairs, works
 
 # (layer, q [T, heads, head_dim], k [T, kv_heads, head_dim], v like k) -> [T, heads, head_dim]
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -42,14 +45,56 @@ def packed(cu_seqlens: Tensor, parents: Tensor | None = None) -> Attend:
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if not found:  # which kernel it is shows in the first queries
-            kernel = _varlen_for(q)
-            if kernel is not None:
-                found.append(_by_varlen(kernel, cu_seqlens, parents, q.device))
-            elif parents is None:
-                found.append(_by_runs(cu_seqlens))
-            else:
-                found.append(_by_buckets(cu_seqlens, parents, q.shape[1], q.device))
+            found.append(_choose(cu_seqlens, parents, q, k))
         return found[0](layer, q, k, v)
+
+    return attend
+
+
+def _choose(cu_seqlens: Tensor, parents: Tensor | None, q: Tensor, k: Tensor) -> Attend:
+    """The fastest that works for such queries and keys."""
+    case = (q.device.type, q.dtype, q.shape[1:], k.shape[1:])
+    dtype = str(q.dtype).removeprefix("torch.")
+    kernel = _varlen_for(q)
+    if kernel is not None:
+        by_varlen = partial(_by_varlen, kernel, device=q.device)
+        if works(f"variable-length attention ({dtype})", case, partial(_trial, by_varlen, q, k)):
+            return by_varlen(cu_seqlens, parents)
+    if parents is None:
+        return _by_runs(cu_seqlens)
+    by_buckets = partial(_by_buckets, heads=q.shape[1], device=q.device)
+    if works(f"block attention ({dtype})", case, partial(_trial, by_buckets, q, k)):
+        return by_buckets(cu_seqlens, parents)
+    return by_sequences(cu_seqlens, parents)
+
+
+def _trial(fast: Callable[[Tensor, Tensor], Attend], q: Tensor, k: Tensor) -> Pairs:
+    """Output and gradients of a prompt with three completions, of more than one block, for heads like those of q and k."""
+    cu_seqlens, parents = torch.tensor([0, 20, 120, 150, 231]), torch.tensor([-1, 0, 0, 0])
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode(False), torch.enable_grad():
+        drawn = [torch.randn(231, *x.shape[1:], generator=generator).to(q.dtype).to(q.device) for x in (q, k, k, q)]
+        results = []
+        for attend, dtype in ((fast(cu_seqlens, parents), q.dtype), (by_sequences(cu_seqlens, parents), torch.float32)):
+            inputs = [x.to(dtype).requires_grad_() for x in drawn[:3]]
+            out = attend(0, *inputs)
+            results.append([out, *torch.autograd.grad(out, inputs, drawn[3].to(dtype))])
+    return list(zip(*results, strict=True))
+
+
+def by_sequences(cu_seqlens: Tensor, parents: Tensor) -> Attend:
+    """PyTorch's plain attention, one sequence after the other, with its parent's keys before its own: slow anywhere."""
+    spans = [range(start, end) for start, end in pairwise(cu_seqlens.tolist())]
+    seen = [[*(spans[p] if p >= 0 else ()), *span] for p, span in zip(parents.tolist(), spans, strict=True)]
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        outputs = []
+        for span, keys in zip(spans, seen, strict=True):
+            visible = torch.ones(len(span), len(keys), dtype=torch.bool, device=q.device).tril(len(keys) - len(span))
+            qi, ki, vi = (x.transpose(0, 1)[None] for x in (q[span.start : span.stop], k[keys], v[keys]))
+            out = F.scaled_dot_product_attention(qi, ki, vi, attn_mask=visible, enable_gqa=True)
+            outputs.append(out[0].transpose(0, 1))
+        return torch.cat(outputs)
 
     return attend
 

@@ -1,7 +1,7 @@
 """How decoding is carried out on a device: which cache, how many rows, graphs or not. It cannot change what is drawn.
 
-Decides: on a CPU contiguous slots, eager steps, the host looks at every token. On a GPU pages (with Triton; without
-it slots), one CUDA graph a bucket of rows, and a look every 8 steps: surplus tokens of rows that ended meanwhile are
+Decides: on a CPU contiguous slots, eager steps, the host looks at every token. On a GPU pages (with Triton, tried first;
+without it slots), one CUDA graph a bucket of rows, and a look every 8 steps: surplus tokens of rows that ended meanwhile are
 dropped. Weights are updated in place, so a graph outlives an optimizer step; but it holds the pool's address too, and
 the pool has to go before training needs the memory. So pool and graphs live for one call of the sampler, unless they
 take at most a twentieth of the card: then they wait for the model's next call. Capturing anew costs a bucket one
@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1v0.models.graphs import Buckets
+from r1v0.models.graphs import NAME, Buckets
 from r1v0.models.kv_cache import SlotCache
 from r1v0.models.memory import automatic_slots, free_memory, kv_bytes, pages_alone, pool_pages, require_room
-from r1v0.models.paged import PAGE_SIZE, PagedCache
+from r1v0.models.paged import PAGE_SIZE, PagedCache, triton_works
 from r1v0.models.transformer import Transformer, has_triton
+from r1v0.models.tried import is_left_out
 
 CHECK_EVERY = 8  # a row's end is noticed 4 tokens late on average; each look costs the device a pause
 KEPT_SHARE = 1 / 20  # of the card's memory
@@ -46,9 +47,10 @@ class Engine:
     capture: bool = True
 
     @staticmethod
-    def of(device: torch.device) -> Engine:
-        """The device's own."""
-        paged = device.type == "cuda" and has_triton()
+    def of(model: Transformer) -> Engine:
+        """The best one that works on the model's device."""
+        device = model.norm.device
+        paged = device.type == "cuda" and has_triton() and triton_works(model.config, device, model.norm.dtype)
         return Engine(paged, CHECK_EVERY if paged else 1, graphs=paged)
 
 
@@ -74,9 +76,9 @@ class Deck:
                 assert model is not None
                 return decode(model, cache, state[:, :rows], temperature)
 
-            capture = self.engine.capture and state.device.type == "cuda"
+            capture = self.engine.capture and state.device.type == "cuda" and not is_left_out(NAME)
             self.steps.clear()
-            self.steps[temperature] = Buckets(step, state.shape[1], capture) if self.engine.graphs else step
+            self.steps[temperature] = Buckets(step, state, capture) if self.engine.graphs else step
         return self.steps[temperature]
 
 

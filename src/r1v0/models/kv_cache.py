@@ -8,7 +8,7 @@ The slots of a large cache are as long as the longest live completion needs (the
 head lie side by side as if they were query positions, so grouped-query attention copies no keys or values.
 """
 
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from r1v0.models.attention import Attend, packed
 from r1v0.models.families import ModelConfig
 from r1v0.models.memory import kv_bytes
 from r1v0.models.native import Kernels, kernels
+from r1v0.models.tried import Pairs, works
 
 NEVER = float("-inf")
 SMALL = (
@@ -226,9 +227,30 @@ def attention_part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tenso
 
     q [B, heads, n, d]; k, v [B, heads, L, d]; mask [B, 1, 1, L], never all minus infinity.
     """
-    if q.device.type == "cpu":
-        # What scaled_dot_product_attention calls on a CPU; the public function keeps the sum to itself.
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask)
-        return out, lse
+    if q.device.type == "cpu" and works(
+        f"fused attention on a CPU ({str(q.dtype).removeprefix('torch.')})",
+        (q.dtype, q.shape[-1]),
+        partial(_trial, q.dtype, q.shape[-1]),
+    ):
+        return _fused_part(q, k, v, mask)
+    return plain_part(q, k, v, mask)
+
+
+def _fused_part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """What scaled_dot_product_attention calls on a CPU; the public function keeps the sum to itself."""
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask)
+    return out, lse
+
+
+def plain_part(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """`attention_part` by its formula."""
     scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5 + mask
     return scores.softmax(-1).to(v.dtype) @ v, scores.logsumexp(-1)
+
+
+def _trial(dtype: torch.dtype, head_dim: int) -> Pairs:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, 2, n, head_dim, generator=generator).to(dtype) for n in (4, 70, 70))
+    mask = torch.where(torch.arange(70) < torch.tensor([70, 1, 33])[:, None], 0.0, NEVER)[:, None, None, :]
+    plain = plain_part(q.float(), k.float(), v.float(), mask)
+    return list(zip(_fused_part(q, k, v, mask.to(dtype)), plain, strict=True))

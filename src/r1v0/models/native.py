@@ -2,8 +2,8 @@
 
 Decides: a step of a small model is some hundred operations of microseconds each, and calling them costs more than what
 they compute; attention, one call for each row and head inside PyTorch, is a third of it. So where the system has a C
-compiler, those steps are compiled when sampling first needs them (half a second; nothing is left on the disk), compared with
-PyTorch's on random numbers, and used if they agree; in every other case PyTorch's own are. With several threads, attention
+compiler, those steps are compiled when sampling first needs them (half a second; nothing is left on the disk), tried
+beside PyTorch's (tried.py), and used if they agree; in every other case PyTorch's own are. With several threads, attention
 that is long enough is shared out by OpenMP: by the very pool of threads that PyTorch has, as the library is linked with no
 other; where torch has loaded none, attention has one thread. The compiler is the one that CC names, `cc` by default; an
 empty CC switches all this off.
@@ -14,9 +14,8 @@ import ctypes
 import os
 import subprocess
 import tempfile
-import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from math import gcd
 from pathlib import Path
 
@@ -25,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from r1v0.models.families import ModelConfig
+from r1v0.models.tried import Pairs, leave_out, works
 
 SOURCE = Path(__file__).with_name("native.c")
 # No -ffast-math: it would set the whole process to flush denormal numbers, and forget about NaN.
@@ -33,7 +33,6 @@ FLAGS = ("-std=c11", "-ffp-contract=fast", "-O3", "-march=native", "-fPIC",
 DTYPES = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
 MOST_QUERIES = 4  # answered together: as many sums as the registers hold
 SHORTEST = 1 << 14  # numbers of keys that one call attends over, under which more threads gain nothing
-TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # some roundings
 Steps = tuple[
     Callable[[Tensor, Tensor, float], Tensor], Callable[[Tensor, Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]
 ]
@@ -117,29 +116,24 @@ class Kernels:
 
 def kernels(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Kernels | None:
     """The compiled steps for a model that is sampled on this device now; None where PyTorch's are to be used."""
-    if device.type != "cpu" or dtype not in DTYPES:
+    compiler = os.environ.get("CC", "cc")
+    if device.type != "cpu" or dtype not in DTYPES or not compiler:
         return None
-    return _checked(
-        config.head_dim, gcd(config.heads // config.kv_heads, MOST_QUERIES), dtype, os.environ.get("CC", "cc")
-    )
+    name = f"compiled decoding steps ({str(dtype).removeprefix('torch.')})"
+    queries = gcd(config.heads // config.kv_heads, MOST_QUERIES)
+    found = _built(config.head_dim, queries, dtype, compiler)
+    if found is None:
+        leave_out(name, f"'{compiler}' is not a C compiler that works here", tell=False)
+        return None
+    case = (config.hidden, config.intermediate, config.heads, config.kv_heads, config.head_dim, dtype, compiler)
+    return found if works(name, case, partial(_trial, found, config, dtype)) else None
 
 
 @cache
-def _checked(head_dim: int, queries: int, dtype: torch.dtype, compiler: str) -> Kernels | None:
-    """Compiled once a process, and used only if the numbers are right."""
+def _built(head_dim: int, queries: int, dtype: torch.dtype, compiler: str) -> Kernels | None:
+    """Compiled once a process."""
     library = _compiled(compiler, f"-DDIM={head_dim}", f"-DQUERIES={queries}", *DTYPES[dtype])
-    if library is None:
-        return None
-    found = Kernels(library, head_dim, queries)
-    error = _error(found, dtype)
-    if not error < TOLERANCE[dtype]:
-        warnings.warn(
-            f"the sampler's kernels as '{compiler}' compiled them are wrong by {error:.1e}: PyTorch's are used instead "
-            "(slower, same results); CC= in the environment switches the attempt off",
-            stacklevel=2,
-        )
-        return None
-    return found
+    return None if library is None else Kernels(library, head_dim, queries)
 
 
 def _compiled(compiler: str, *definitions: str) -> ctypes.CDLL | None:
@@ -161,18 +155,19 @@ def _compiled(compiler: str, *definitions: str) -> ctypes.CDLL | None:
     return None
 
 
-def _error(found: Kernels, dtype: torch.dtype) -> float:
-    """The largest difference of each function's results from PyTorch's in float64, relative where they exceed 1; NaN counts."""
+def _trial(found: Kernels, config: ModelConfig, dtype: torch.dtype) -> Pairs:
+    """Each function's results for a few rows of this model, and PyTorch's in float64."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(dtype)
 
-    rows, kv_heads, dim, group = 3, 2, found.head_dim, 2 * found.queries
-    x, weight, gate_up = random(rows, 50), random(50), random(rows, 70) * 9
+    rows, hidden, kv_heads, dim = 3, config.hidden, config.kv_heads, config.head_dim
+    group = config.heads // kv_heads
+    x, weight, gate_up = random(rows, hidden), random(hidden), random(rows, 2 * config.intermediate) * 9
     gate, up = gate_up.double().chunk(2, -1)
     pairs = [
-        (found.rms_norm(x, weight, 1e-6), F.rms_norm(x.double(), (50,), weight.double(), 1e-6)),
+        (found.rms_norm(x, weight, 1e-6), F.rms_norm(x.double(), (hidden,), weight.double(), 1e-6)),
         (found.swiglu(gate_up), F.silu(gate) * up),
     ]
     qkv, cos, sin = random(rows, (group + 2) * kv_heads, dim), random(rows, 1, dim // 2), random(rows, 1, dim // 2)
@@ -196,4 +191,4 @@ def _error(found: Kernels, dtype: torch.dtype) -> float:
             seen.append(past.double().repeat_interleave(group, 0))  # [heads, positions, dim]
         asked = q[row].double()[:, None]
         pairs.append((out[row], F.scaled_dot_product_attention(asked, seen[0], seen[1])[:, 0]))
-    return float(max(((got.double() - wanted).abs() / (1 + wanted.abs())).max() for got, wanted in pairs))
+    return pairs

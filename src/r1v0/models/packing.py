@@ -4,16 +4,20 @@ Decides: a decoding step multiplies a few rows by every weight, and PyTorch's fl
 rearranges the weights anew in each call. oneDNN's takes them rearranged once, 1.3 to 2 times faster at up to 128 rows
 (results/performance). So for the time of sampling each large matrix has a second copy in that layout, dropped
 afterwards: it cannot grow stale, since nothing trains meanwhile. The product is the same arithmetic, in float32 and in
-bfloat16. The operators are those that torch.compile emits for CPUs; they are not documented, so without them everything
-runs as before.
+bfloat16. The operators are those that torch.compile emits for CPUs; they are not documented, and not every processor has
+what they need (bfloat16 wants AVX-512), so they are tried first (tried.py).
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from r1v0.models.tried import Pairs, leave_out, works
 
 if TYPE_CHECKING:
     from r1v0.models.transformer import Transformer
@@ -41,22 +45,49 @@ def multiply(x: Tensor, copy: Tensor, bias: Tensor | None = None) -> Tensor:
     return product
 
 
+def gains(weight: Tensor) -> bool:
+    """Whether rearranging this weight would make its product faster."""
+    return weight.device.type == "cpu" and weight.dtype in DTYPES and weight.numel() >= SMALLEST
+
+
 def rearrange(weight: Tensor) -> Tensor | None:
-    """The weight in oneDNN's layout; None where that gains nothing or cannot be had."""
-    if weight.device.type != "cpu" or weight.dtype not in DTYPES or weight.numel() < SMALLEST:
-        return None
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
-        return None
-    copy: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+    """The weight in oneDNN's layout; None where that gains nothing. Raises where this torch or processor cannot."""
+    copy: Tensor | None = torch.ops.mkldnn._reorder_linear_weight(weight, None) if gains(weight) else None
     return copy
+
+
+def usable(model: "Transformer") -> bool:
+    """Whether the model is small enough for second copies, and products by them are PyTorch's on each of its shapes."""
+    if sum(parameter.numel() for parameter in model.parameters()) > LARGEST:
+        return False
+    layers = [module for module in model.modules() if isinstance(module, PackedLinear)]
+    matrices = [(layer.weight.detach(), layer.bias) for layer in layers] + [(model.head_weight.detach(), None)]
+    shapes = {(weight.shape, bias is None): (weight, bias) for weight, bias in matrices if gains(weight)}
+    name = f"oneDNN's weight layouts ({str(model.norm.dtype).removeprefix('torch.')})"
+    if shapes and not torch.backends.mkldnn.is_available():
+        leave_out(name, "this PyTorch has no oneDNN", tell=False)
+        return False
+    return bool(shapes) and works(name, frozenset(shapes), partial(_trial, list(shapes.values())))
+
+
+@torch.no_grad()
+def _trial(matrices: list[tuple[Tensor, Tensor | None]]) -> Pairs:
+    """Products of a few rows and of many."""
+    generator = torch.Generator().manual_seed(0)
+    pairs = []
+    for weight, bias in matrices:
+        copy = rearrange(weight)
+        assert copy is not None
+        for rows in (1, 8, 100):
+            x = torch.randn(rows, weight.shape[1], generator=generator).to(weight.dtype)
+            pairs.append((multiply(x, copy, bias), F.linear(x, weight, bias)))
+    return pairs
 
 
 @contextmanager
 def packed_weights(model: "Transformer") -> Iterator[None]:
     """Keep rearranged copies of the model's matrices for the time of a `with` block in which nothing is trained."""
-    layers = [module for module in model.modules() if isinstance(module, PackedLinear)]
-    if sum(parameter.numel() for parameter in model.parameters()) > LARGEST:
-        layers = []
+    layers = [module for module in model.modules() if isinstance(module, PackedLinear)] if usable(model) else []
     try:
         for layer in layers:
             layer.copy = rearrange(layer.weight.detach())

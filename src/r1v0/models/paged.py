@@ -9,6 +9,8 @@ get a page, all of them by one batched operation and one small copy to the devic
 too; on a CPU it attends by plain PyTorch (for tests: slots are faster there).
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from r1v0.models.attention import Attend, packed
 from r1v0.models.families import ModelConfig
+from r1v0.models.tried import Pairs, works
 
 PAGE_SIZE = (
     64  # half a page a row is wasted on average; the kernel loads one page of one head at a time (16 KB + 16 KB)
@@ -182,3 +185,29 @@ def plain_attention(q: Tensor, keys: Tensor, values: Tensor, table: Tensor, leng
     mask.masked_fill_(ahead[:, None, None, :], float("-inf"))
     out = F.scaled_dot_product_attention(q.view(rows, kv_heads, heads // kv_heads, dim), k, v, attn_mask=mask)
     return out.view(rows, heads, dim)
+
+
+def triton_works(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether Triton's kernels store and attend as plain PyTorch does, for heads like the model's."""
+    case = (config.heads, config.kv_heads, config.head_dim, dtype)
+    return works("Triton's paged attention", case, partial(_trial, config, device, dtype))
+
+
+def _trial(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Pairs:
+    """Three rows of one, two and three pages."""
+    from r1v0.models import triton_decode
+
+    generator = torch.Generator().manual_seed(0)
+    kv_heads, dim = config.kv_heads, config.head_dim
+    shapes = [(7, PAGE_SIZE, kv_heads, dim)] * 2 + [(3, heads, dim) for heads in (kv_heads, kv_heads, config.heads)]
+    keys, values, k, v, q = (torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes)
+    table = torch.tensor([[4, 0, 0], [2, 6, 0], [5, 1, 3]], dtype=torch.int32, device=device)
+    lengths = torch.tensor([1, 2 * PAGE_SIZE, 2 * PAGE_SIZE + 7], dtype=torch.int32, device=device)
+    cells = torch.tensor([4 * PAGE_SIZE, 7 * PAGE_SIZE - 1, 3 * PAGE_SIZE + 6], device=device)
+    stored = keys.clone(), values.clone()
+    for pool, new in zip(stored, (k, v), strict=True):
+        pool.flatten(0, 1)[cells] = new
+    triton_decode.store(k, v, keys, values, cells)
+    plain = plain_attention(q, *stored, table, lengths)
+    found = [triton_decode.attention(q, keys, values, table, lengths, splits) for splits in (1, 3)]
+    return [(keys, stored[0]), (values, stored[1]), *((out, plain) for out in found)]

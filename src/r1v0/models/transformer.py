@@ -8,7 +8,7 @@ Differs from `transformers`' modules in nothing that shows in the logits (numeri
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from r1v0.models.attention import Attend
 from r1v0.models.families import ModelConfig, inverse_frequencies
 from r1v0.models.native import Steps, kernels
 from r1v0.models.packing import PackedLinear, multiply
+from r1v0.models.tried import Pairs, works
 
 
 class Block(nn.Module):
@@ -27,7 +28,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         self.config, self.index = config, index
-        self.native: Steps | None = None  # compiled ones, while sampling (native.py)
+        self.fast: Steps | None = None  # while sampling (`fast_steps`)
         q, kv = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.attention_norm = nn.Parameter(torch.ones(config.hidden))
         self.qkv = PackedLinear(config.hidden, q + 2 * kv, bias=config.qkv_bias)
@@ -41,7 +42,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """x [T, hidden]; cos, sin [T, 1, head_dim / 2]."""
         heads, kv_heads, eps = self.config.heads, self.config.kv_heads, self.config.norm_eps
-        norm, turn, gated = self.native or (rms_norm, rotate, swiglu)
+        norm, turn, gated = self.fast or (rms_norm, rotate, swiglu)
         qkv = self.qkv(norm(x, self.attention_norm, eps)).view(x.shape[0], -1, self.config.head_dim)
         qk, v = qkv.split([heads + kv_heads, kv_heads], dim=1)
         if self.q_norm is not None and self.k_norm is not None:
@@ -93,16 +94,46 @@ class Transformer(nn.Module):
 
 @contextmanager
 def compiled_steps(model: Transformer) -> Iterator[None]:
-    """Let the blocks use native.py's kernels, where there are any, for the time of a `with` block that trains nothing."""
-    found = kernels(model.config, model.norm.device, model.norm.dtype)
+    """Let the blocks use `fast_steps`, where there are any, for the time of a `with` block that trains nothing."""
+    found = fast_steps(model.config, model.norm.device, model.norm.dtype)
     blocks = [block for block in model.layers if isinstance(block, Block)]
     try:
         for block in blocks:
-            block.native = None if found is None else found.steps
+            block.fast = found
         yield
     finally:
         for block in blocks:
-            block.native = None
+            block.fast = None
+
+
+def fast_steps(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Steps | None:
+    """Norm, rotation and gated activation without gradients: native.py's on a CPU, Triton's on a GPU, where launches cost
+    more than what they compute. None where PyTorch's are to be used."""
+    if device.type == "cpu":
+        found = kernels(config, device, dtype)
+        return None if found is None else found.steps
+    if not has_triton():
+        return None
+    case = (config.heads, config.kv_heads, config.head_dim, config.intermediate, dtype)
+    if not works("Triton's decoding steps", case, partial(_triton_trial, config, device, dtype)):
+        return None
+    from r1v0.models import triton_layers
+
+    return rms_norm, triton_layers.rotate, triton_layers.swiglu
+
+
+def _triton_trial(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Pairs:
+    from r1v0.models import triton_layers
+
+    generator = torch.Generator().manual_seed(0)
+    heads, dim = config.heads + 2 * config.kv_heads, config.head_dim
+    shapes = (3, heads, dim), (3, 1, dim // 2), (3, 1, dim // 2), (3, 2 * config.intermediate)
+    qkv, cos, sin, gate_up = (torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes)
+    qk = qkv[:, : config.heads + config.kv_heads]
+    return [
+        (triton_layers.rotate(qk, cos, sin), rotate(qk, cos, sin)),
+        (triton_layers.swiglu(gate_up), swiglu(gate_up)),
+    ]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -115,27 +146,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     x [T, heads, head_dim]; cos, sin [T, 1, head_dim / 2] (RoFormer, arXiv 2104.09864, eq. 34).
     """
-    if _decodes_on_gpu(x):
-        from r1v0.models import triton_layers
-
-        return triton_layers.rotate(x, cos, sin)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up (arXiv 2002.05202) of both side by side, [T, 2 x intermediate]: [T, intermediate]."""
-    if _decodes_on_gpu(gate_up):
-        from r1v0.models import triton_layers
-
-        return triton_layers.swiglu(gate_up)
     gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate) * up
-
-
-def _decodes_on_gpu(x: Tensor) -> bool:
-    """Where launches cost more than what they compute, and no gradient is wanted: one kernel instead of several."""
-    return x.is_cuda and not torch.is_grad_enabled() and has_triton()
 
 
 @cache
