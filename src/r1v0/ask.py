@@ -61,7 +61,7 @@ def known(question: str, config: Config, gold: str = "") -> tuple[Problem, Rewar
 
     Raises UserError for a `gold` beside a problem that says its own answer.
     """
-    bare = Problem("sample", question, gold, config.data.name)
+    bare = Problem("cli", question, gold, config.data.name)
     reward = reward_settings(config, config.data.name)
     if reward.name == "countdown":
         said = answer_in(question)
