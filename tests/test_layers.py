@@ -23,7 +23,7 @@ ROWS = (
     ("trainer", "guard", "measure", "ask", "evaluate", "checkpoint", "pending", "pretrain", "plan"),
     ("rollout", "policies", "metrics"),
     ("sampler", "batch", "budget", "losses", "advantages", "logprobs", "optimizer", "eight_bit", "device"),
-    ("models", "workers", "draw", "data", "prompts", "chat", "rewards"),
+    ("models", "workers", "draw", "data", "prompts", "chat", "hub", "rewards"),
     (
         "types",
         "bounded",
@@ -53,6 +53,8 @@ BESIDE = {
     "budget": {"batch", "logprobs"},
     "optimizer": {"eight_bit"},
     "workers": {"models"},
+    "data": {"hub"},
+    "models": {"hub"},
     "prompts": {"chat"},
     "chat": {"rewards"},  # the scrubbed environment of a process that runs a stranger's text
     "rewards": {"data"},  # a reward reads an answer with its task's own parser

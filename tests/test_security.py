@@ -74,7 +74,7 @@ ALLOWED = {
         "r1v0.models.loading",
         "snapshot_download",
     ): "a hub id that the user names; .json, .safetensors and .jinja files only",
-    ("r1v0.plan.shapes", "hf_hub_download"): "config.json of a hub id that the user names",
+    ("r1v0.plan.shapes", "snapshot_download"): "config.json of a hub id that the user names",
     (
         "r1v0.bench.peers",
         "AutoModelForCausalLM.from_pretrained",

@@ -26,3 +26,11 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
     return UserError(f"unknown {kind} '{given}': {hint}")
+
+
+def reason(error: BaseException) -> str:
+    """The innermost cause of an error, on one line."""
+    while (inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
+        error = inner
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said[:200]}" if said else type(error).__name__

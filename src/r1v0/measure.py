@@ -43,9 +43,10 @@ def measure(
     when stopped, with all finished answers on disk.
     """
     set_threads(config)
+    folder = resolve_model(model)
     evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}
     before = read_answers(against) if against is not None else []
-    policy = load(resolve_model(model), *choose_sampling(config))
+    policy = load(folder, *choose_sampling(config))
     for name, template in itertools.product(evals, templates):
         make_prompts(with_template(config, template).prompt, evals[name][:1], policy)  # one that fails leaves no folder
     rows = []

@@ -134,9 +134,9 @@ def prepare(config: Config, checkpoint: Path | None = None) -> Run:
     words_of(config.prompt)
     set_threads(config)
     device, dtype = choose_device(config)
+    base = resolve_model(config.model)
     problems = load_problems(config.data, config.seed, config.eval.on)
     evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}
-    base = resolve_model(config.model)
     policy, optimizer = trained_policy(config, base, checkpoint, device, dtype)
     make_prompts(config.prompt, [problems.at(0)], policy)  # a template that fails is told before a run folder is made
     if checkpoint is not None:

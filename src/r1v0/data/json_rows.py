@@ -19,7 +19,7 @@ from typing import IO, Literal
 from r1v0 import bounded
 from r1v0.data import gold
 from r1v0.data.source import ID_COLUMNS, LEVEL_COLUMN
-from r1v0.errors import UserError
+from r1v0.errors import UserError, reason
 
 Row = dict[str, object] | str  # a text says what is wrong with the row
 MAX_ARRAY = 2 << 30
@@ -114,14 +114,6 @@ def is_plain(path: Path) -> bool:
     except (OSError, EOFError, zlib.error, bounded.TooLarge) as error:
         raise UserError(f"{path} cannot be read: {reason(error)}") from error
     return plain
-
-
-def reason(error: BaseException) -> str:
-    """The innermost cause of an error, on one line."""
-    while (inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
-        error = inner
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said[:200]}" if said else type(error).__name__
 
 
 def _records(path: Path) -> Iterator[tuple[int, Row]]:

@@ -9,14 +9,14 @@ here: it fails on a file with one bad line, turns a column of mixed types into n
 import glob
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from r1v0 import hub as the_hub
 from r1v0.data import json_rows
-from r1v0.data.json_rows import reason
-from r1v0.errors import UserError
+from r1v0.errors import UserError, reason
 
 FORMATS = ("json", "parquet", "arrow", "csv")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?::[\w.-]+)?")
@@ -94,7 +94,9 @@ def _read_file(path: Path, wanted: Collection[str]) -> Table:
 
         failure, data = "", None
         try:
-            data = load_dataset(kind, data_files=glob.escape(str(path)), split="train")
+            data = load_dataset(
+                kind, data_files=glob.escape(str(path)), split="train", cache_dir=the_hub.dataset_cache()
+            )
         except Exception as error:
             failure = reason(error)
     if kind == "json" and (data is None or len(data) < 2 or _bent(data, wanted)):
@@ -112,8 +114,10 @@ def _read_repository(
         from datasets import concatenate_datasets
 
         failure: Exception | None = None
+        alone = folder is None and the_hub.unreachable(hub)
         try:
-            parts = [_prepare(path, name, split, preferred) for path, name in _parts(folder, hub, subsets)]
+            with the_hub.offline() if alone else nullcontext():
+                parts = [_prepare(path, name, split, preferred) for path, name in _parts(folder, hub, subsets)]
         except UserError:
             raise
         except Exception as error:
@@ -140,7 +144,7 @@ def _parts(folder: Path | None, hub: str, subsets: Sequence[str]) -> list[tuple[
 def _prepare(path: str, name: str | None, split: str, preferred: Sequence[str]) -> Any:
     from datasets import load_dataset_builder
 
-    builder = load_dataset_builder(path, name)
+    builder = load_dataset_builder(path, name, cache_dir=the_hub.dataset_cache())
     kind = type(builder).__module__.rpartition(".")[2]
     if kind not in FORMATS:
         raise UserError(f"{path} holds {kind} files: {_HELP}")
@@ -235,7 +239,11 @@ def _explain_hub(hub: str, error: Exception) -> UserError:
         RepositoryNotFoundError,
     )
 
+    if full := the_hub.unwritten(error):
+        return UserError(f"dataset '{hub}' {full}")
     elsewhere = "or set data.path to a local copy (in an evaluation: NAME=PATH)"
+    if the_hub.asked_offline():
+        return UserError(f"dataset '{hub}' is not in the cache, and HF_HUB_OFFLINE is set: unset it, {elsewhere}")
     try:
         HfApi().auth_check(hub, repo_type="dataset")
     except GatedRepoError:

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from r1v0 import hub
 from r1v0.bounded import MAX_JSON_BYTES, read_json
 from r1v0.errors import UserError
 from r1v0.manifest import newest_whole
@@ -90,22 +91,11 @@ def resolve_model(name: str) -> Path:
 
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
-    except GatedRepoError:
-        raise UserError(
-            f"model '{name}' is gated: accept its licence on the hub and log in with `hf auth login`"
-        ) from None
-    except RepositoryNotFoundError:
-        raise UserError(
-            f"model '{name}' is neither a folder here nor on the hub: check the spelling, or log in if it is private"
-        ) from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise UserError(
-            f"model '{name}' is no folder here and the hub cannot be reached ({type(error).__name__}): check the connection, or give a local folder"
-        ) from None
+    except Exception as error:  # of the hub's own classes, of httpx or requests, of the disk
+        raise hub.model_failed(name, error) from None
 
 
 def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Policy:

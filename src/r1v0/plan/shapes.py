@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from r1v0 import hub
 from r1v0.bounded import read_json
 from r1v0.errors import UserError
 from r1v0.manifest import checkpoints_in
@@ -124,13 +125,9 @@ def _cached(name: str) -> Path | None:
 
 
 def _fetched(name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub import snapshot_download
 
     try:
-        return Path(hf_hub_download(name, "config.json"))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise UserError(
-            f"model '{name}' is not in the cache nor in the built-in table, and the hub did not give it "
-            f"({type(error).__name__}): check the spelling and the connection, or give a local folder"
-        ) from None
+        return Path(snapshot_download(name, allow_patterns=["config.json"])) / "config.json"
+    except Exception as error:  # as in models/loading.py
+        raise hub.model_failed(name, error) from None

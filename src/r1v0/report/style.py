@@ -7,6 +7,7 @@ state, no window, safe beside a running trainer.
 """
 
 import io
+import logging
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,6 +17,9 @@ from typing import TYPE_CHECKING, Literal
 from r1v0.disk import write_atomic
 from r1v0.errors import UserError
 from r1v0.report.series import Entry, Points
+
+# It tells of folders for its caches that it cannot write, and of building its list of fonts: both are nobody's concern here.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
