@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from r1v0 import hub
+from r1v0 import cli, hub
 from r1v0.data import load_eval
 from r1v0.errors import UserError
 from r1v0.models.loading import resolve_model
@@ -149,3 +149,26 @@ def test_matplotlib_says_nothing_of_its_caches(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stderr == ""
     assert str(tmp_path) not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("sets", "expected"),
+    [
+        (["data.name=mine", "data.path=gone.jsonl"], "data path 'gone.jsonl' does not exist: "),
+        (["data.name=gsmk8"], "unknown dataset 'gsmk8': did you mean 'gsm8k'?"),
+        (["eval.on=['mine=gone.parquet']"], "data path 'gone.parquet' does not exist: "),
+        (["data.avoid=['mine=gone.jsonl']"], "data path 'gone.jsonl' does not exist: "),
+        (["data.name=aime24"], "dataset 'aime24' is for evaluation: "),
+    ],
+)
+def test_names_and_paths_are_looked_at_before_a_model_is_downloaded(
+    sets: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def download(*_: object, **__: object) -> None:
+        raise AssertionError("asked for the model")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    words = [word for item in ("model=a/b", *sets) for word in ("--set", item)]
+    assert cli.main(["train", *words]) == 2
+    assert capsys.readouterr().err.startswith(f"r1v0: {expected}")

@@ -19,6 +19,7 @@ from r1v0 import bounded, lock, runlog
 from r1v0.bounded import read_json
 from r1v0.command import typed
 from r1v0.config import Config, to_toml, with_template
+from r1v0.data import check as check_data
 from r1v0.data import eval_name, load_eval
 from r1v0.device import choose_sampling, set_threads
 from r1v0.disk import append_whole, write_atomic, writing
@@ -43,6 +44,7 @@ def measure(
     when stopped, with all finished answers on disk.
     """
     set_threads(config)
+    check_data(config.eval.on)
     folder = resolve_model(model)
     evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}
     before = read_answers(against) if against is not None else []

@@ -21,6 +21,7 @@ from r1v0.budget import Budget, first_budget, probe
 from r1v0.checkpoint import TrainerState, load_optimizer, load_state, prune, save_checkpoint
 from r1v0.config import Config
 from r1v0.data import Problems, eval_name, load_eval, load_problems
+from r1v0.data import check as check_data
 from r1v0.device import choose_device, peak_memory_gb, set_threads
 from r1v0.errors import Interrupted
 from r1v0.evaluate import Answer, answer_problems, gain, parse_answers, summarise
@@ -134,7 +135,8 @@ def prepare(config: Config, checkpoint: Path | None = None) -> Run:
     words_of(config.prompt)
     set_threads(config)
     device, dtype = choose_device(config)
-    base = resolve_model(config.model)
+    check_data(config.eval.on, config.data)
+    base = resolve_model(config.model)  # looked for before the rows are read: it is what a run is about
     problems = load_problems(config.data, config.seed, config.eval.on)
     evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}
     policy, optimizer = trained_policy(config, base, checkpoint, device, dtype)

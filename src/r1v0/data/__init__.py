@@ -18,7 +18,7 @@ from r1v0.config import DataConfig
 from r1v0.data import countdown, gold, sums
 from r1v0.data.problems import Problems, choose_columns, joined, normal, scan, subset
 from r1v0.data.source import COMMON, ID_COLUMNS, LEVEL_COLUMN, Columns, Generated, Source
-from r1v0.data.tables import Table, read
+from r1v0.data.tables import Table, locate, read
 from r1v0.errors import UserError, unknown
 from r1v0.types import Problem
 
@@ -78,7 +78,7 @@ DATASETS: dict[str, Source | Generated] = {
     "sums-hard": Generated(listed=partial(sums.problems, "sums-hard", 3)),
 }
 
-__all__ = ["DATASETS", "Problems", "at_hand", "eval_name", "load_eval", "load_problems", "reward_of"]
+__all__ = ["DATASETS", "Problems", "at_hand", "check", "eval_name", "load_eval", "load_problems", "reward_of"]
 
 Note = Callable[[str], None]
 _warn = logging.getLogger("r1v0").warning
@@ -86,6 +86,19 @@ _warn = logging.getLogger("r1v0").warning
 
 def _silent(text: str) -> None:
     """What is said when an evaluation set is loaded for itself need not be said when it is avoided."""
+
+
+def check(evals: Sequence[str], training: DataConfig | None = None) -> None:
+    """Raise UserError for what is wrong with names, paths and settings, before anything is read or downloaded."""
+    for part in _parts(training) if training else ():
+        source = _training_source(part)
+        if isinstance(source, Generated):
+            _generated(part, source, 0)
+        else:
+            locate(part.path or source.hub)
+    for spec in [*evals, *(training.avoid if training else ())]:
+        if isinstance(source := _eval_source(spec, _path(spec)), Source):
+            locate(_path(spec) or source.hub)
 
 
 def load_problems(config: DataConfig, seed: int, avoid: Sequence[str] = (), note: Note = _warn) -> Problems:
@@ -120,19 +133,27 @@ def load_eval(spec: str, max_problems: int, path: str = "", note: Note = _warn) 
     each time. `path` is another way to give PATH. Raises UserError as `load_problems` does.
     """
     name, path = eval_name(spec), path or _path(spec)
+    source = _eval_source(spec, path)
+    if isinstance(source, Generated):
+        listed = source.listed() if source.listed else []
+        return listed[:max_problems] if max_problems else listed
+    table = _table(source, path, "", (source.test, "test", "*"), ())
+    rows = scan(name, table, choose_columns(table, name, source.columns), note)
+    return [rows[place] for place in subset(len(rows), max_problems, rng.key(0, "eval", name))]
+
+
+def _eval_source(spec: str, path: str) -> Source | Generated:
+    """Where an evaluation's problems come from. Raises UserError for a dataset that is for training."""
+    name = eval_name(spec)
     source = _find(name, path)
     if isinstance(source, Generated):
         if source.listed is None or path:
             raise UserError(
                 f"dataset '{name}' is made, for training: evaluate on another, and give a file a name of its own"
             )
-        listed = source.listed()
-        return listed[:max_problems] if max_problems else listed
-    if not (source.test or path):
+    elif not (source.test or path):
         raise UserError(f"dataset '{name}' is for training: evaluate on another, or on a copy of yours by {name}=PATH")
-    table = _table(source, path, "", (source.test, "test", "*"), ())
-    rows = scan(name, table, choose_columns(table, name, source.columns), note)
-    return [rows[place] for place in subset(len(rows), max_problems, rng.key(0, "eval", name))]
+    return source
 
 
 def at_hand(spec: str) -> list[Problem]:

@@ -70,17 +70,25 @@ def read(path: str, split: str, preferred: Sequence[str], subsets: Sequence[str]
     `split` is the user's; if empty, the first of `preferred` that exists, or (with "*" in it) the only one there is.
     `subsets` are joined. `wanted` are the columns that will be asked for. Raises UserError.
     """
-    local = Path(path).expanduser()
-    if local.is_file():
+    local = locate(path)
+    if local and local.is_file():
         if split:
             raise UserError(f"split '{split}' of {path}: a file is one split, so leave data.split out")
         return _read_file(local, wanted)
-    if local.is_dir():
+    if local:
         return _read_repository(local, "", split, preferred, subsets, wanted)
-    if not _HUB_ID.fullmatch(path) or local.suffix in (*_SUFFIXES, ".gz"):
-        raise UserError(f"data path '{path}' does not exist: {_HELP}")
     hub, _, subset = path.partition(":")
     return _read_repository(None, hub, split, preferred, (subset,) if subset else subsets, wanted)
+
+
+def locate(path: str) -> Path | None:
+    """The file or folder that a data path names; None if it is a hub id. Raises UserError if it is none of these."""
+    local = Path(path).expanduser()
+    if local.is_file() or local.is_dir():
+        return local
+    if not _HUB_ID.fullmatch(path) or local.suffix in (*_SUFFIXES, ".gz"):
+        raise UserError(f"data path '{path}' does not exist: {_HELP}")
+    return None
 
 
 def _read_file(path: Path, wanted: Collection[str]) -> Table:
