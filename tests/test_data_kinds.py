@@ -4,8 +4,10 @@ Each is read as it is written or refused by name; nothing is bent into a problem
 """
 
 import codecs
+import csv
 import datetime
 import gzip
+import io
 import json
 from collections.abc import Callable
 from decimal import Decimal
@@ -285,6 +287,35 @@ def test_a_number_keeps_its_digits(tmp_path: Path, number: str, text: str, besid
     rows = [f'{{"question": "a", "answer": {cell}}}' for cell in (number, beside) if cell]
     assert pairs(jsonl(tmp_path / "a.jsonl", *rows))[0] == ("a", text)
     assert pairs(written(tmp_path / "a.json", "[" + ",\n".join(rows) + "]"))[0] == ("a", text)
+
+
+# Tables as text
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_cells_of_csv_are_text(tmp_path: Path, name: str) -> None:
+    """A reader of tables makes 7 of 007, 1000.0 of 1e3 and nothing of NA."""
+    rows = [("a, b", "007"), ('say "x"', "1e3"), ("two\nlines", "NA"), ("groß", "None"), ("c", "1/2")]
+    path = tmp_path / name
+    with io.StringIO() as file:
+        csv.writer(file).writerows([("problem", "answer"), *rows])
+        data = file.getvalue().encode()
+    path.write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    assert pairs(path) == rows
+
+
+def test_csv_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    def told(content: bytes) -> str:
+        return refused(written(tmp_path / "a.csv", content))
+
+    assert "(FILE:2 is not UTF-8): mend" in told(b"problem,answer\na\xff,1\nb,2\n")
+    assert "(FILE:3 has no text in column 'answer'): mend" in told(b"problem,answer\na,1\nb,\n")
+    assert "(FILE:3 has 1 cells more than the first line has names): mend" in told(b"problem,answer\na,1\nb,2,3\n")
+    assert told(b'problem,answer\na,"1\n').startswith("FILE is not CSV: unexpected end of data, after line 1")
+    assert told(b"a,b\n1,2\n").startswith("FILE has the columns a, b, but mine needs problem + answer")
+    assert told(b"problem,answer\n").startswith("FILE holds no rows")
+    assert told(b"").startswith("FILE holds no rows")
+    assert told("problem,answer\na,1\n".encode("utf-16")).startswith("FILE is not UTF-8 but UTF-16: convert it")
 
 
 # Types of parquet

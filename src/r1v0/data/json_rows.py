@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from r1v0 import bounded
-from r1v0.data import gold
+from r1v0.data import csv_rows, gold
 from r1v0.data.source import ID_COLUMNS, LEVEL_COLUMN
 from r1v0.errors import UserError, reason
 
@@ -50,7 +50,7 @@ class JsonRows:
 
 
 def read(path: Path, wanted: Collection[str]) -> JsonRows:
-    """All rows of a .json, .jsonl or .gz file. Raises UserError if the file as a whole cannot be read."""
+    """All rows of a .json, .jsonl or .csv file, also .gz. Raises UserError if the file as a whole cannot be read."""
     cells: dict[str, list[str | None]] = {}
     columns: dict[str, None] = {}
     broken: dict[int, str] = {}
@@ -117,6 +117,8 @@ def is_plain(path: Path) -> bool:
 
 
 def _records(path: Path) -> Iterator[tuple[int, Row]]:
+    if path.with_suffix("" if path.suffix == ".gz" else path.suffix).suffix == ".csv":
+        return csv_rows.records(path)
     kind = layout(path)
     return _lines(path) if kind == "lines" else _values(path, kind == "array")
 

@@ -20,8 +20,8 @@ from r1v0.errors import UserError, reason
 
 FORMATS = ("json", "parquet", "arrow", "csv")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?::[\w.-]+)?")
-_SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet"}
-_HELP = "give a .jsonl, .json (both also .gz) or .parquet file, a folder in the hub's format, or a hub id such as openai/gsm8k"
+_SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+_HELP = "give a .jsonl, .json or .csv (each also .gz) or .parquet file, a folder in the hub's format, or a hub id such as openai/gsm8k"
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ def _read_file(path: Path, wanted: Collection[str]) -> Table:
     kind = _SUFFIXES.get(path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix)
     if kind is None or (kind == "parquet" and path.suffix == ".gz"):
         raise UserError(f"data path '{path}' is of no known format: {_HELP}")
+    if kind == "csv":
+        return _held(path, wanted)
     if kind == "json" and (json_rows.layout(path) != "lines" or not json_rows.is_plain(path)):
         return _held(path, wanted)
     with _quiet():
@@ -103,7 +105,10 @@ def _read_file(path: Path, wanted: Collection[str]) -> Table:
         failure, data = "", None
         try:
             data = load_dataset(
-                kind, data_files=glob.escape(str(path)), split="train", cache_dir=the_hub.dataset_cache()
+                kind,
+                data_files=glob.escape(str(path)),
+                split="train",
+                cache_dir=the_hub.dataset_cache(),
             )
         except Exception as error:
             failure = reason(error)
@@ -222,7 +227,7 @@ def _held(path: Path, wanted: Collection[str]) -> Table:
         raise UserError(f"{path} holds no rows: {_HELP}")
     if not rows.columns:
         raise UserError(
-            f"{path} holds no JSON objects: {path}:{rows.lines[0]} {rows.broken.get(0, 'is empty')}; "
+            f"{path} holds no {'rows' if '.csv' in path.suffixes else 'JSON objects'}: {path}:{rows.lines[0]} {rows.broken.get(0, 'is empty')}; "
             "expected UTF-8 text with one object per line, or an array of them"
         )
     data = Dataset(pa.table({name: pa.array(cells, pa.large_string()) for name, cells in rows.cells.items()}))
