@@ -148,6 +148,7 @@ METRICS = [
     "reward/mean",
     "reward/strict",
     "length/mean",
+    "length/finished",
     "length/correct",
     "length/wrong",
     "length/truncated_frac",
@@ -181,6 +182,7 @@ EVALUATION = [
     "strict_accuracy",
     "pass_at_k",
     "length",
+    "length_finished",
     "truncated_frac",
     "reflection_frac",
 ]

@@ -143,6 +143,7 @@ def summarise(dataset: str, answers: Sequence[Answer]) -> EvalResult:
             majority_correct([a.extracted for a in group], row) for group, row in zip(groups, correct, strict=True)
         ),
         length=mean(answer.tokens for answer in answers),
+        length_finished=mean(answer.tokens for answer in answers if answer.finish_reason == "stop"),
         length_correct=mean(answer.tokens for answer in answers if answer.correct),
         length_wrong=mean(answer.tokens for answer in answers if not answer.correct),
         truncated_frac=mean(answer.finish_reason == "length" for answer in answers),

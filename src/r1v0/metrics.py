@@ -73,6 +73,7 @@ def step_row(step: int, sampled: Sequence[Group], policy: PolicyReadings, extra:
     rollouts = [rollout for group in sampled for rollout in group.rollouts]
     lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
     correct = [rollout.score.correct for rollout in rollouts]
+    finished = [rollout.completion.finish_reason == "stop" for rollout in rollouts]
     parts = {
         name: [r.score.parts.get(name, 0.0) for r in rollouts]
         for name in sorted({n for r in rollouts for n in r.score.parts})
@@ -84,9 +85,10 @@ def step_row(step: int, sampled: Sequence[Group], policy: PolicyReadings, extra:
         "reward/strict": mean(rollout.score.strict for rollout in rollouts),
         **{f"reward/{name}": mean(values) for name, values in parts.items()},
         "length/mean": mean(lengths),
+        "length/finished": mean(length for length, ended in zip(lengths, finished, strict=True) if ended),
         "length/correct": mean(length for length, ok in zip(lengths, correct, strict=True) if ok),
         "length/wrong": mean(length for length, ok in zip(lengths, correct, strict=True) if not ok),
-        "length/truncated_frac": mean(rollout.completion.finish_reason == "length" for rollout in rollouts),
+        "length/truncated_frac": mean(not ended for ended in finished),
         "groups/sampled": len(sampled),
         "groups/flat_frac": mean(group.flat for group in sampled),
         "groups/all_correct_frac": mean(all(r.score.correct for r in group.rollouts) for group in sampled),

@@ -131,6 +131,7 @@ class EvalResult:
     pass_at_k: dict[str, float]
     maj_at_k: float
     length: float
+    length_finished: float
     length_correct: float
     length_wrong: float
     truncated_frac: float
