@@ -124,8 +124,9 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(after_steps: int,
 def test_a_run_leaves_what_the_contract_says(tmp_path: Path) -> None:
     checkpoint = start(small_config("steps=2"), tmp_path / "run")
     rows, evals = read_metrics(tmp_path / "run"), read_evals(tmp_path / "run")
-    assert {"step", "reward/mean", "reward/strict", "length/mean", "length/finished", "length/correct", "length/wrong", "length/truncated_frac", "groups/flat_frac",
-            "groups/all_correct_frac", "groups/all_wrong_frac", "tokens/sampled", "tokens/trained", "policy/entropy", "policy/mismatch_kl",
+    assert {"step", "reward/mean", "reward/strict", "length/mean", "length/finished", "length/correct", "length/wrong",
+            "length/truncated_frac", "groups/flat_frac", "groups/all_correct_frac", "groups/all_wrong_frac",
+            "tokens/sampled", "tokens/trained", "policy/entropy", "policy/mismatch_kl",
             "policy/clip_frac", "policy/grad_norm", "policy/lr", "reflection/frac", "verify/timeouts", "verify/disagreements", "time/sample_s",
             "time/verify_s", "time/train_s", "time/step_s", "memory/peak_gb"} <= rows[0].keys()  # fmt: skip
     assert {"step", "dataset", "problems", "samples", "accuracy", "ci_low", "ci_high", "strict_accuracy", "pass_at_k", "length",
