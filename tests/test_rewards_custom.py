@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from r1v0 import cli
 from r1v0.config import RewardConfig
 from r1v0.errors import UserError
 from r1v0.rewards import custom
@@ -38,12 +39,12 @@ def graded(config: RewardConfig, count: int = 1) -> tuple[list[Score], list[str]
 
 
 STOPS = {
-    "sys.exit()": ("import sys\nsys.exit()", "raised SystemExit: "),
+    "sys.exit()": ("import sys\nsys.exit()", "raised SystemExit at line 4 on problem"),
     "sys.exit(0)": ("import sys\nsys.exit(0)", "raised SystemExit: 0 at line 4"),
     "quit()": ("quit()", "raised SystemExit: None at line 3"),
     "exit with words": ("raise SystemExit('all done')", "raised SystemExit: all done at line 3"),
-    "Ctrl-C's exception": ("raise KeyboardInterrupt", "raised KeyboardInterrupt: "),
-    "GeneratorExit": ("raise GeneratorExit", "raised GeneratorExit: "),
+    "Ctrl-C's exception": ("raise KeyboardInterrupt", "raised KeyboardInterrupt at line 3"),
+    "GeneratorExit": ("raise GeneratorExit", "raised GeneratorExit at line 3"),
     "an exception of its own": ("class E(BaseException): pass\nraise E('odd')", "raised E: odd at line 4"),
     "an exception that cannot be shown": (
         "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
@@ -187,3 +188,36 @@ def test_a_forked_child_that_returns_too_swaps_no_verdict(tmp_path: Path) -> Non
     for job in range(20):
         wanted = 4.0 if job % 5 == 0 else float(job)
         assert scores[job].reward == wanted or scores[job].failure == "crash"
+
+
+def test_doctor_says_what_an_own_reward_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not that memory is short: the reason stands in the run's rollouts."""
+    config = reward_of(tmp_path, "import os\nos._exit(3)")
+    sets = [
+        f"reward.name={config.name}",
+        "reward.workers=1",
+        "steps=1",
+        "eval.on=[]",
+        "grpo.groups=1",
+        "grpo.group_size=2",
+    ]
+    words = [word for item in [*sets, "sampling.max_new_tokens=4", "threads=1"] for word in ("--set", item)]
+    assert cli.main(["train", "--out", str(tmp_path / "run"), *words]) == 0
+    printed = "".join(capsys.readouterr())
+    assert printed.count(f"warning: reward '{config.name}' ended its process with exit code 3 on problem ") == 1
+    cli.main(["doctor", str(tmp_path / "run")])
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "2 crashes in about 2 gradings; most of them ended its process with exit code 3 (100 %), scored 0: look at"
+        in said
+    )
+    assert "memory_mb" not in said
+
+
+def test_sys_exit_in_a_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = reward_of(tmp_path, "import sys\nsys.exit()")
+    words = [word for item in (f"reward.name={config.name}", "steps=1", "eval.on=[]") for word in ("--set", item)]
+    assert cli.main(["train", "--out", str(tmp_path / "run"), *words]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith(f"r1v0: reward '{config.name}' raised SystemExit at line 4 on problem ")

@@ -4,6 +4,7 @@ Decides: a finding needs a figure, and a threshold that is read in one line of c
 health.py, played back over the rows, so that the doctor says of any run what a run of today would have said itself.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -173,7 +174,15 @@ def grading(record: Record) -> Iterator[Finding]:
     failed = (timeouts + crashes) / graded
     text = f"{timeouts:.0f} timeouts and {crashes:.0f} crashes in about {graded:.0f} gradings"
     if failed > 0.001:
-        advice = "raise reward.timeout_s or reward.workers" if timeouts >= crashes else "raise reward.memory_mb"
+        why = _why_not_graded(record)
+        text += f"; most of them {why}" if why else ""
+        advice = (
+            "raise reward.timeout_s or reward.workers"
+            if timeouts >= crashes
+            else f"look at the function of {record.config.reward.name}"
+            if why.startswith("ended its process")
+            else "raise reward.memory_mb"
+        )
         yield Finding(
             "problem" if failed > 0.01 else "warning", "grading", f"{text} ({share(failed)}), scored 0: {advice}"
         )
@@ -189,6 +198,18 @@ def grading(record: Record) -> Iterator[Finding]:
         )
     elif apart > 0.01:
         yield ok("strict grading", f"{share(apart)} of answers are right by equivalence and not by string equality")
+
+
+def _why_not_graded(record: Record) -> str:
+    """What grading said most often, in the last steps in which it failed; nothing if the run did not keep it."""
+    failed = [
+        row["step"]
+        for row in record.metrics
+        if any(numbers([row], f"verify/{kind}")[:1] > [0] for kind in ("timeouts", "crashes"))
+    ]
+    rows = [row for step in failed[-3:] for row in record.rollouts(step)]
+    reasons = Counter(row["why"] for row in rows if isinstance(row.get("why"), str) and row["why"])
+    return reasons.most_common(1)[0][0][:200] if reasons else ""
 
 
 def _gap(rows: list[Row]) -> float | None:

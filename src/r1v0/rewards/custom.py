@@ -105,7 +105,8 @@ def _told(error: BaseException, path: str) -> str:
         if Path(frame.filename).name == Path(path).name
     ]
     where = f" at line {lines[-1]}" if lines else ""
-    return f"{type(error).__name__}: {' '.join(_shown(error, str).split())[:200]}{where}"
+    said = " ".join(_shown(error, str).split())
+    return f"{type(error).__name__}{': ' if said else ''}{said}{where}"
 
 
 def _shown(value: Any, how: Callable[[Any], str] = repr) -> str:
