@@ -144,10 +144,15 @@ def _digits(text: str) -> str:
 
 
 def check_extract(data: bytes) -> bool:
-    """An answer is a part of the text, of bounded length; no reward is paid where the gold answer is not in the text."""
+    """An answer is made of the text's characters (several boxes are joined by commas), of bounded length; no reward is paid
+    where the gold answer is not in the text."""
     text = _text(data)
-    for found in (extract.answer(text), extract.boxed(text), extract.tagged(text)):
-        assert found is None or (found in text and len(found) <= extract.MAX_ANSWER and found == found.strip())
+    for found in (extract.answer(text), extract.boxed(text), extract.tagged(text), extract.last(text)):
+        parts = [] if found is None else found.split(", ")
+        assert all(part in text or set("*_`") & set(text) for part in parts)
+        assert found is None or (
+            set(found) <= {*text, ","} | {" "} and len(found) <= extract.MAX_ANSWER and found == found.strip()
+        )
     assert extract.answer(text) is None or "\\boxed" in text or "\\fbox" in text or "</answer>" in text
     for answer in corpus.GOLD:
         problem = Problem("f", "", answer, "math")

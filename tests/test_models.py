@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models
+from tokenizers import AddedToken, Tokenizer, models
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
 from r1v0.errors import UserError
 from r1v0.models.attention import packed
 from r1v0.models.loading import Policy, load, resolve_model, save
+from r1v0.rewards.answers import math
+from r1v0.types import Problem
 
 SMALL = dict(vocab_size=67, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4,
              num_key_value_heads=2, max_position_embeddings=256, eos_token_id=[3, 5], initializer_range=0.2)  # fmt: skip
@@ -200,3 +202,21 @@ def test_a_shard_outside_the_folder_is_refused(tmp_path: Path) -> None:
     index.write_text(json.dumps(raw))
     with pytest.raises(UserError, match="outside its folder"):
         load(tmp_path)
+
+
+def test_marks_that_a_reward_reads_are_in_the_text_though_they_are_special_tokens() -> None:
+    """A right <answer> 2 </answer> would score 0 if its tags were left out; control tokens are."""
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "2": 1, "so": 2}, unk_token="<unk>"))
+    words = ["<s>", "</s>", "<|im_end|>", "<pad>", "<think>", "</think>", "<answer>", "</answer>", "\\boxed{", "<mine>"]
+    tokenizer.add_special_tokens([AddedToken(word, special=True) for word in words])
+    tokenizer.add_tokens([AddedToken("}", special=False)])
+    at = tokenizer.token_to_id
+
+    def decoded(text: str) -> str:
+        return Policy(None, tokenizer, frozenset(), Path()).decode([at(word) or 0 for word in text.split()])  # type: ignore[arg-type]
+
+    assert decoded("<s> so <answer> 2 </answer> </s> <|im_end|> <pad>") == "so <answer> 2 </answer>"
+    assert decoded("<think> so </think> \\boxed{ 2 } <mine>") == "<think> so </think> \\boxed{ 2 }"
+    right = Problem("p", "", "2", "")
+    assert math(right, decoded("<answer> 2 </answer> <|im_end|>"), True).correct
+    assert math(right, decoded("\\boxed{ 2 }"), True).correct

@@ -1,6 +1,7 @@
 """The rewards themselves: what is right, what is added up, and what a user's own may give back."""
 
 import math
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,11 @@ import pytest
 
 from r1v0.config import RewardConfig
 from r1v0.errors import UserError
+from r1v0.evaluate import Answer, summarise
+from r1v0.report.status import other_reading
+from r1v0.report.table import evaluation_table
 from r1v0.rewards import REWARDS, check, combine, custom, function, score
+from r1v0.rewards.pool import Verifier
 from r1v0.types import Problem, Score
 
 
@@ -141,6 +146,50 @@ def test_a_part_that_failed_makes_the_reward_zero() -> None:
     config = RewardConfig(name="format", extra={"math": 1.0})
     found = combine(config, {"format": Score(1.0, True), "math": Score(0.0, False, failure="timeout")})
     assert (found.reward, found.correct, found.failure) == (0.0, True, "timeout")
+
+
+@pytest.mark.parametrize(
+    ("reward", "gold", "text", "boxed", "last"),
+    [
+        ("math", "34", "Final Answer: The largest $n$ is 34.", False, True),
+        ("math", "34", "Final Answer: The largest $n$ is 35.", False, False),
+        ("math", "34", r"\boxed{34}", True, True),
+        ("math", "34", r"\boxed{35}, not 34", False, False),
+        ("math", r"\frac{14}{3}", r"hence $x = \frac{28}{6}$.", False, True),
+        ("gsm8k", "72", "He has 72 clips", False, True),
+        ("gsm8k", "72", "#### 72", True, True),
+        ("countdown", "17 from 3 7 4", r"\boxed{(3*7)-4}", None, None),
+    ],
+)
+def test_both_readings_of_an_answer(reward: str, gold: str, text: str, boxed: bool | None, last: bool | None) -> None:
+    for extraction in ("boxed", "last"):
+        with Verifier(RewardConfig(name=reward, extraction=extraction, workers=1)) as verifier:
+            verifier.submit(0, problem(gold), text, True, both=True)
+            verifier.submit(1, problem(gold), text, True)
+            verifier.submit(2, problem(gold), text, False, both=True)
+            found = verifier.collect()
+        assert (found[0].correct_boxed, found[0].correct_last) == (boxed, last)
+        expected = (last if extraction == "last" else boxed) if boxed is not None else True
+        assert found[0].correct == found[1].correct == expected
+        assert (found[1].correct_boxed, found[1].correct_last) == (None, None)
+        assert not found[2].correct
+        assert not found[2].correct_last
+
+
+def test_an_evaluation_has_the_accuracy_of_both_readings() -> None:
+    def answer(n: int, correct: bool, last: bool | None) -> Answer:
+        boxed = None if last is None else correct
+        return Answer("d", "plain", f"p{n}", 0, "5", "5", 1, "stop", correct, False, "5", "", boxed, last)
+
+    found = summarise(
+        "d", [answer(0, True, True), answer(1, False, True), answer(2, False, True), answer(3, False, False)]
+    )
+    assert (found.accuracy, found.accuracy_boxed, found.accuracy_last) == (0.25, 0.25, 0.75)
+    rows = [{"step": 0, "template": "plain", **asdict(found)}]
+    assert [cell for cell in evaluation_table(rows).splitlines()[0].split() if cell in ("boxed", "last")] == ["last"]
+    assert other_reading(rows[0]) == "  last 75 %"
+    one_reading = summarise("d", [answer(0, True, None), answer(1, False, None)])
+    assert (one_reading.accuracy, one_reading.accuracy_boxed, one_reading.accuracy_last) == (0.5, None, None)
 
 
 def test_unknown_names_are_told(tmp_path: Path) -> None:

@@ -65,6 +65,19 @@ def test_an_answer_given_bare_is_put_into_marks() -> None:
     assert completion("5", "format") == "5"
 
 
+def test_explain_what_training_sees_in_an_answer_given_bare() -> None:
+    bare = said(explain("5", "so it is 5", MATH))
+    assert bare["answer"] == "so it is 5 (the whole text)"
+    assert bare["verdict"].startswith("wrong, 0.")
+    assert bare["training"] == (
+        'reward 0 for this text: no \\boxed{...} and no <answer> tags; 1 with reward.extraction = "last"'
+    )
+    assert said(explain("5", "5.0", MATH))["verdict"].startswith("correct, 0.")
+    assert said(explain("5", "5.0", MATH))["training"].startswith("reward 0")
+    assert "training" not in said(explain("5", "\\boxed{5}", MATH))
+    assert "no ####; 0 with" in said(explain("72", "27", RewardConfig(name="gsm8k")))["training"]
+
+
 def write(path: Path, lines: list[str]) -> Path:
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return path

@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     plot.add_argument("--out", type=_path, metavar="FILE", help="picture to write (default: RUN/figures/)")
 
-    verify = verb("verify", _verify, "grade an answer against a gold answer, and say why")
+    verify = verb("verify", _verify, "grade an answer against a gold answer, and say why (exit code 1: not right)")
     verify.add_argument("gold", nargs="?", metavar="GOLD")
     verify.add_argument("answer", nargs="?", metavar="ANSWER")
     verify.add_argument("--batch", type=_path, metavar="FILE", help='JSON lines {"gold", "pred"} to grade')
@@ -316,19 +316,22 @@ def _plot(arguments: argparse.Namespace) -> None:
         print(picture)
 
 
-def _verify(arguments: argparse.Namespace) -> None:
+def _verify(arguments: argparse.Namespace) -> int:
     from r1v0.rewards import verify
 
     settings = config.resolve(sets=[f"reward.name={json.dumps(arguments.reward)}"])
     if arguments.batch is not None:
         if arguments.gold is not None:
             raise UserError("GOLD and --batch are both given: verify takes GOLD ANSWER or --batch FILE, not both")
-        print(verify.verify_batch(arguments.batch, sys.stdout, settings.reward), file=sys.stderr)
-        return
+        summary = verify.verify_batch(arguments.batch, sys.stdout, settings.reward)
+        print(summary, file=sys.stderr)
+        return int(summary.equal < summary.lines)
     if arguments.answer is None:
         example = typed("verify", r"\frac{1}{2}", "0.5")
         raise UserError(f"verify needs a gold answer and an answer, for example: {example}")
-    print("\n".join(verify.explain(arguments.gold, arguments.answer, settings.reward)))
+    lines, right = verify.judge(arguments.gold, arguments.answer, settings.reward)
+    print("\n".join(lines))
+    return int(not right)
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

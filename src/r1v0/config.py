@@ -75,6 +75,8 @@ class SamplingConfig:
 class RewardConfig:
     name: str = "auto"
     """the reward that decides "correct", by name; or FILE.py:FUNCTION for your own; "auto" is the dataset's own"""
+    extraction: Literal["boxed", "last"] = "boxed"
+    """what `math` and `gsm8k` read: "boxed" a box, answer tags or ####; "last" also the last value where none is stated"""
     extra: dict[str, float] = field(default_factory=dict)
     """further named rewards with their weights, added to the main one (weight 1)"""
     control: Literal["none", "random"] = "none"

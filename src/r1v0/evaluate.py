@@ -41,6 +41,8 @@ class Answer:
     strict: bool
     extracted: str | None
     failure: str
+    correct_boxed: bool | None = None
+    correct_last: bool | None = None
 
 
 def answer_problems(
@@ -66,7 +68,7 @@ def answer_problems(
         keys = [
             [key(config.seed, "eval", dataset, problem.id, sample) for sample in samples] for problem, samples in chunk
         ]
-        groups, _ = sample_groups(policy, prompts, keys, settings, verifier, poll)
+        groups, _ = sample_groups(policy, prompts, keys, settings, verifier, poll, both=True)
         yield [
             _answer(dataset, config.prompt.template, sample, rollout)
             for group, (_, samples) in zip(groups, chunk, strict=True)
@@ -89,6 +91,8 @@ def _answer(dataset: str, template: str, sample: int, rollout: Rollout) -> Answe
         strict=score.strict,
         extracted=score.extracted,
         failure=score.failure,
+        correct_boxed=score.correct_boxed,
+        correct_last=score.correct_last,
     )
 
 
@@ -102,6 +106,7 @@ def parse_answer(record: Any) -> Answer:
         and answer.finish_reason in ("stop", "length")
         and all(type(number) is int and 0 <= number < 1 << 31 for number in (answer.sample, answer.tokens))
         and all(isinstance(verdict, bool) for verdict in (answer.correct, answer.strict))
+        and all(isinstance(verdict, bool | None) for verdict in (answer.correct_boxed, answer.correct_last))
     )
     if not good:
         raise TypeError("a field of another type")
@@ -148,7 +153,14 @@ def summarise(dataset: str, answers: Sequence[Answer]) -> EvalResult:
         length_wrong=mean(answer.tokens for answer in answers if not answer.correct),
         truncated_frac=mean(answer.finish_reason == "length" for answer in answers),
         reflection_frac=mean(reflects(answer.text) for answer in answers),
+        accuracy_boxed=_share([answer.correct_boxed for answer in answers]),
+        accuracy_last=_share([answer.correct_last for answer in answers]),
     )
+
+
+def _share(verdicts: Sequence[bool | None]) -> float | None:
+    """The share of right ones; None where any was not reached for."""
+    return None if None in verdicts else mean(bool(verdict) for verdict in verdicts)
 
 
 @dataclass(frozen=True, slots=True)

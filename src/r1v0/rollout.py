@@ -69,14 +69,16 @@ def sample_groups(
     settings: SamplingSettings,
     verifier: Verifier,
     poll: Callable[[int], None],
+    both: bool = False,
 ) -> tuple[list[Group], tuple[float, float]]:
-    """One group a prompt, with one rollout a key; and the seconds of sampling and of grading left after it."""
+    """One group a prompt, with one rollout a key; and the seconds of sampling and of grading left after it. `both`: graded
+    under both of `reward.extraction`'s choices."""
     start = time.perf_counter()
     requests = [Request(prompt.token_ids, group_keys) for prompt, group_keys in zip(prompts, keys, strict=True)]
     drafts: dict[tuple[int, int], tuple[int, Completion, str]] = {}
     for job, (i, sample, completion) in enumerate(generate(policy.model, requests, settings, poll)):
         text = policy.decode(completion.token_ids)
-        verifier.submit(job, prompts[i].problem, text, completion.finish_reason == "stop")
+        verifier.submit(job, prompts[i].problem, text, completion.finish_reason == "stop", both)
         drafts[i, sample] = (job, completion, text)
     sampled = time.perf_counter()
     scores = verifier.collect()

@@ -58,7 +58,9 @@ class Completion:
 class Score:
     """A verdict. `reward` is what GRPO sees; `correct` is what accuracy counts (right answer, by equivalence);
     `strict` is plain string equality, recorded beside it. `parts` are the named rewards before weighting.
-    `failure` tells a verdict that grading could not reach ("timeout" | "crash"), and `why` in words; the reward is then 0."""
+    `failure` tells a verdict that grading could not reach ("timeout" | "crash"), and `why` in words; the reward is then 0.
+    `correct_boxed` and `correct_last` are `correct` under either `reward.extraction`: in evaluations, for rewards that
+    read an answer in both ways; else None."""
 
     reward: float
     correct: bool
@@ -67,6 +69,8 @@ class Score:
     extracted: str | None = None
     failure: Literal["", "timeout", "crash"] = ""
     why: str = ""
+    correct_boxed: bool | None = None
+    correct_last: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,8 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """One evaluation of one dataset. Lengths in tokens; `ci_low`, `ci_high` bound `accuracy` at 95 %."""
+    """One evaluation of one dataset. Lengths in tokens; `ci_low`, `ci_high` bound `accuracy` at 95 %. `accuracy_boxed` and
+    `accuracy_last` are accuracies under either `reward.extraction`; None where the reward reads answers in one way."""
 
     dataset: str
     problems: int
@@ -136,3 +141,5 @@ class EvalResult:
     length_wrong: float
     truncated_frac: float
     reflection_frac: float
+    accuracy_boxed: float | None = None
+    accuracy_last: float | None = None

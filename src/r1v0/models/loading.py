@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from r1v0.models.untrusted import DTYPES, check_links, check_size, check_tokeniz
 from r1v0.runlog import CHECKPOINTS
 
 TINY = Path(__file__).parent.parent / "assets" / "tiny"
+_TAG = re.compile(r"</?([A-Za-z][\w-]*)>")
 TEXT_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -54,7 +56,25 @@ class Policy:
         return self.model.norm.device
 
     def decode(self, token_ids: list[int]) -> str:
-        return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
+        """The text of tokens without the tokenizer's control tokens; marks that a reward reads, such as <answer>, stay."""
+        hidden = hidden_tokens(self.tokenizer)
+        return str(self.tokenizer.decode([i for i in token_ids if i not in hidden], skip_special_tokens=False))
+
+
+@cache
+def hidden_tokens(tokenizer: Tokenizer) -> frozenset[int]:
+    """The tokens that a completion's text leaves out: the tokenizer's special ones. Those that a text is read by stay:
+    tags that open and close (<think>, <answer>, one's own; <s> and </s> are no tags), \\boxed and ####. Left out, they
+    would make a right answer in tags a wrong one, in silence."""
+    added = tokenizer.get_added_tokens_decoder()
+    words = {token.content.strip() for token in added.values()}
+
+    def is_read(word: str) -> bool:
+        tag = _TAG.fullmatch(word)
+        paired = tag is not None and tag[1] != "s" and {f"<{tag[1]}>", f"</{tag[1]}>"} <= words
+        return paired or word.startswith(("\\boxed", "\\fbox", "####"))
+
+    return frozenset(i for i, token in added.items() if token.special and not is_read(token.content.strip()))
 
 
 def resolve_model(name: str) -> Path:

@@ -21,6 +21,7 @@ from r1v0.report.status import (
     closing_lines,
     number,
     numbers,
+    other_reading,
     phase_text,
     rates,
     sparkline,
@@ -65,7 +66,7 @@ class Live(Progress):
         if self.status.started is None:
             for row in records:
                 length = amount(number(row.get("length")))
-                self._print(f"{row.get('dataset')}  accuracy {accuracy(row)}  length {length}")
+                self._print(f"{row.get('dataset')}  accuracy {accuracy(row)}{other_reading(row)}  length {length}")
 
     def note(self, text: str) -> None:
         self._print(text)

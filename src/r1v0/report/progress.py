@@ -25,6 +25,7 @@ from r1v0.report.status import (
     clock,
     closing_lines,
     number,
+    other_reading,
     phase_text,
     share,
 )
@@ -109,7 +110,7 @@ class Plain(Progress):
         for row in records:
             at = f"eval {row.get('step', 0)}/{self.status.total}" if self.status.started is not None else "eval"
             self._say(
-                f"{at}  {row.get('dataset')}  accuracy {accuracy(row)}  length {amount(number(row.get('length')))}"
+                f"{at}  {row.get('dataset')}  accuracy {accuracy(row)}{other_reading(row)}  length {amount(number(row.get('length')))}"
                 f"  cut off {share(number(row.get('truncated_frac')))}"
             )
 

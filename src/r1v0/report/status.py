@@ -153,6 +153,15 @@ def accuracy(row: Row) -> str:
     return share(number(row.get("accuracy"))) + interval
 
 
+def other_reading(row: Row) -> str:
+    """ "  boxed 20 %" or "  last 31 %": the accuracy under the other of reward.extraction's choices, where it is another."""
+    return "".join(
+        f"  {name} {share(value)}"
+        for name in ("boxed", "last")
+        if (value := number(row.get(f"accuracy_{name}"))) is not None and value != row.get("accuracy")
+    )
+
+
 def sparkline(values: Sequence[float], width: int) -> str:
     """A curve of at most `width` characters, from 0 (or the lowest value, if that is less) to its highest value."""
     if len(values) > width:

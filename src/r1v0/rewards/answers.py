@@ -27,6 +27,25 @@ class Question:
         return Score(reward=float(equal), correct=equal, extracted=self.answer)
 
 
+READINGS = ("math", "gsm8k")
+"""The rewards that `reward.extraction` is for."""
+
+
+def states(reward: str, text: str) -> bool:
+    """Whether the text states an answer where the reward looks for it: a box, answer tags, for gsm8k also ####."""
+    return bool(extract.answer(text) if reward == "math" else extract.gsm8k(text))
+
+
+def as_stated(reward: str, text: str) -> str:
+    """The text; with its last value put into marks where it states no answer (`reward.extraction = "last"`)."""
+    if states(reward, text):
+        return text
+    found = extract.last(text)
+    if found is None:
+        return text
+    return f"<answer>{found}</answer>" if reward == "math" else f"#### {found}"
+
+
 def math(problem: Problem, text: str, finished: bool) -> Score:
     """1 if the last boxed (or tagged) answer equals `problem.answer`. May take for ever on hostile answers: `isolated`."""
     question = math_quick(problem, text, finished)

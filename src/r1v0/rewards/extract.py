@@ -1,8 +1,13 @@
 """Find the answer in a completion.
 
-Decides: the answer is what was stated LAST: the last balanced `\\boxed{...}` (or `\\fbox`), or the template's answer tags
+Decides: the answer is what was stated LAST: the last statement by `\\boxed{...}` (`boxes`), or the template's answer tags
 (`<answer>...</answer>`, R1-Zero's, arXiv 2501.12948, table 1), whichever comes later. A box inside the tags wins over the
-tags' other text. An answer is at most MAX_ANSWER characters: a longer one is no answer.
+tags' other text. An answer is at most MAX_ANSWER characters: a longer one is no answer. Markdown's marks (**5**) are no
+part of it.
+
+That is `reward.extraction = "boxed"`. "last" takes more where nothing is stated: what follows "the answer is", else the
+last formula or number. So other harnesses count base models, which have not learned to box (Qwen2.5-Math's and
+lm-evaluation-harness's minerva_math among them).
 
 The text is a policy's output, so it is hostile: every function is iterative and its work is bounded by
 len(text) + BOXES * MAX_ANSWER, whatever the text.
@@ -10,45 +15,66 @@ len(text) + BOXES * MAX_ANSWER, whatever the text.
 
 import re
 
-MAX_ANSWER = 2000
-"""Longest answer, in characters. MATH's longest gold answer has about 160."""
+from r1v0.rewards import boxes
+from r1v0.rewards.boxes import last_statement
+from r1v0.rewards.marks import unmarked
+from r1v0.rewards.numbers import GROUPED, mixed
 
-BOXES = 32
-"""So many last boxes are tried; a completion whose last 32 boxes are all unclosed has no answer."""
+MAX_ANSWER = boxes.MAX_ANSWER
+TAIL = 1000
+"""Characters at the end of a completion in which "last" looks for an answer that nobody stated."""
 
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_OPENING = re.compile(r"\s{0,20}\{")
-_BARE_BOX = re.compile(r"[ \t]{1,20}([^\s{}$\\]{1,100})")
 _THE_ANSWER_IS = re.compile(r"the answer is:?", re.IGNORECASE)
+_ANNOUNCED = re.compile(r"(?:answers?|result|solution)\*{0,2}\s{0,3}(?:is|are|:|=)(?![a-zA-Z])(?:[\s:]|\*{2}(?=\s)){0,9}", re.IGNORECASE)  # fmt: skip
+_MATH = re.compile(r"\$\$([^$]{1,500})\$\$|\$([^$\n]{1,500})\$|\\\(([^$\n]{1,500}?)\\\)|\\\[([^$]{1,500}?)\\\]")
+_VALUE = re.compile(
+    r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d{1,100})(?:\.\d{1,100})?(?: \d{1,9}/\d{1,9}|/\d{1,100})?(?:\\?%)?(?![\w^])"
+)
 _FORMULA = re.compile(r"\\(?:[dtc]?frac|sqrt|binom|times|cdot|div|pi)(?![a-zA-Z])|√")
-_GOES_ON = re.compile(r"\s{0,9}(?:[/*×÷]\s{0,9}[-+(]?\d|\^\s{0,9}[{(]?\s{0,9}[-+]?\d)|[eE][-+]?\d")
+_GOES_ON = re.compile(
+    r"\s{0,9}(?:[/*×÷]\s{0,9}[-+(]?\d|\^\s{0,9}[{(]?\s{0,9}[-+]?\d)|[eE][-+]?\d|\s{0,9}[-+−–]\s{0,9}\$?\d"
+    r"|\s{0,9}[,;]?\s{0,9}(?:[a-zA-Z]{0,20}\s{0,9}\(?(?:or|and|to)\s)?\s{0,9}[-+]?\d"
+)
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)")
 
 
 def answer(text: str) -> str | None:
     """The stated answer, stripped, or None if there is none. An empty box is the empty answer: "" and not None."""
-    box, tags = _last_box(text), _last_tags(text)
+    box, tags = last_statement(text), _last_tags(text)
     if tags is not None and (box is None or box[0] < tags[0]):
-        inner = _last_box(tags[1])
-        return (inner or tags)[1].strip()
-    return None if box is None else box[1].strip()
+        inner = last_statement(tags[1])
+        return unmarked((inner or tags)[1].strip())
+    return None if box is None else unmarked(box[1].strip())
 
 
 def boxed(text: str) -> str | None:
-    """The content of the last balanced box, or None."""
-    box = _last_box(text)
-    return None if box is None else box[1].strip()
+    """The content of the last balanced box, or of the last statement by several; None if there is none."""
+    box = last_statement(text)
+    return None if box is None else unmarked(box[1].strip())
 
 
 def tagged(text: str) -> str | None:
     """The content of the last complete pair of answer tags, or None."""
     tags = _last_tags(text)
-    return None if tags is None else tags[1].strip()
+    return None if tags is None else unmarked(tags[1].strip())
+
+
+def last(text: str) -> str | None:
+    """The stated answer; else what follows the last "answer is"; else the last formula or number. None without one."""
+    stated = answer(text)
+    if stated:
+        return stated
+    tail = text[-TAIL:]
+    announced = _last_match(_ANNOUNCED, tail)
+    if announced is not None:
+        line = tail[announced.end() :].lstrip().partition("\n")[0]
+        return _first_value(line) or _last_value(tail)
+    return _last_value(tail)
 
 
 def gsm8k(text: str) -> str | None:
     """GSM8K's answer: the number after the last "####", else the last box, else the number after "The answer is"
-    (MetaMathQA's form). None if the form that was found holds no number."""
+    (MetaMathQA's form). None if the form that was found holds no number, or more than one."""
     hashes = text.rfind("####")
     if hashes >= 0:
         return number(text[hashes + 4 : hashes + 4 + 200].partition("\n")[0])
@@ -62,46 +88,47 @@ def gsm8k(text: str) -> str | None:
 
 
 def number(text: str) -> str | None:
-    """The first number of a short text, without $ , % and a plus sign: "$1,250.50 each" -> "1250.50". None without one, and
-    for a formula: 14/3, 10^5 and \\frac{14}{3} are not the number 14 or 10."""
+    """The first number of a short text, without $ , % and a plus sign: "$1,250.50 each" -> "1250.50". None without one,
+    for a formula (14/3, 10^5 and \\frac{14}{3} are not the number 14 or 10), and where another number follows it
+    ("7 8", "7 or 8"). A mixed number is its value, where that is a decimal: "2 1/2" -> "2.5"."""
     if _FORMULA.search(text):
         return None
-    text = re.sub(r"\\(?:left|right)(?![a-zA-Z])|\\[!,;: ]|[$%\\]|\{(?=,)|(?<=,)\}", "", text)
+    text = re.sub(
+        r"\\(?:left|right)(?![a-zA-Z])|\\[!,;: ]|[$%\\]|\{(?=,)|(?<=,)\}", "", unmarked(text).replace("~", " ")
+    )
     match = _NUMBER.search(text)
-    if (
-        match is None
-        or _GOES_ON.match(text, match.end())
-        or text[: match.start()].rstrip(" {(").endswith(("^", "_", "/"))
-    ):
+    if match is None or text[: match.start()].rstrip(" {(").endswith(("^", "_", "/")):
         return None
-    return match.group().replace(",", "").removeprefix("+").rstrip(".")
+    whole = mixed(text[match.start() : match.start() + 100])
+    if whole is not None:
+        return whole
+    spaced = GROUPED.match(text, match.start())
+    if spaced is not None:
+        match = spaced
+    if _GOES_ON.match(text, match.end()):
+        return None
+    return re.sub(r"[,\s]", "", match.group()).removeprefix("+").rstrip(".")
 
 
-def _last_box(text: str) -> tuple[int, str] | None:
-    """Position and content of the box that starts last among those that are closed."""
-    starts = {command: text.rfind(command) for command in ("\\boxed", "\\fbox")}
-    for _ in range(BOXES):
-        command, start = max(starts.items(), key=lambda item: item[1])
-        if start < 0:
-            return None
-        content = _box_content(text, start + len(command))
-        if content is not None:
-            return start, content
-        starts[command] = text.rfind(command, 0, start)
-    return None
+def _first_value(line: str) -> str | None:
+    """The answer in a line that announces it: the line itself if it is short, else its sentence's last formula or number."""
+    short = unmarked(line.strip().rstrip(".").strip())
+    if short and len(short.split()) <= 3:
+        return short
+    return _last_value(line.partition(". ")[0])
 
 
-def _box_content(text: str, after: int) -> str | None:
-    opening = _OPENING.match(text, after)
-    if opening is None:
-        bare = _BARE_BOX.match(text, after)  # "\boxed 5", which some MATH solutions have
-        return None if bare is None else bare[1].rstrip(".,")
-    depth = 1
-    for match in _BRACE.finditer(text, opening.end(), opening.end() + MAX_ANSWER + 1):
-        depth += {"{": 1, "}": -1}.get(match.group(), 0)
-        if depth == 0:
-            return text[opening.end() : match.start()]
-    return None
+def _last_value(tail: str) -> str | None:
+    """The last formula or number, whichever ends later; of a formula with "=", what stands behind the last one."""
+    formula, value = _last_match(_MATH, tail), _last_match(_VALUE, tail)
+    if formula is not None and (value is None or value.end() <= formula.end()):
+        content = next(group for group in formula.groups() if group is not None)
+        return content.rpartition("=")[2].strip().rstrip(".,").strip() or None
+    return None if value is None else value.group()
+
+
+def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return next(reversed(list(pattern.finditer(text))), None)
 
 
 def _last_tags(text: str) -> tuple[int, str] | None:

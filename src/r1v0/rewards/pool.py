@@ -16,12 +16,15 @@ from typing import Any, Self
 
 from r1v0.config import RewardConfig
 from r1v0.rewards import REWARDS, check, combine, is_custom, is_isolated, load, names
-from r1v0.rewards.answers import Question
+from r1v0.rewards.answers import READINGS, Question, as_stated, states
 from r1v0.rewards.processes import Deliver, Processes
 from r1v0.types import Problem, Score
 
 CACHE_SIZE = 20_000
 """Answered questions that are remembered, the newest."""
+
+LAST = "(last)"
+"""The part of a verdict that reads the last value of a text without a stated answer."""
 
 TOLD_AT_MOST = 8
 """Different reasons for failures that are told."""
@@ -51,11 +54,13 @@ class Counters:
 
 @dataclass(slots=True)
 class _Job:
-    """A completion and the parts of its verdict that are there; `missing` ones are with the processes."""
+    """A completion and the parts of its verdict that are there; `missing` ones are with the processes. `stated`: whether it
+    states an answer, where both readings are asked for."""
 
     missing: int
     scores: dict[str, Score]
     seconds: float
+    stated: bool | None = None
 
 
 class Verifier:
@@ -97,17 +102,16 @@ class Verifier:
         with self._changed:
             return replace(self._counters, restarts=self._processes.restarts if self._processes else 0)
 
-    def submit(self, job: int, problem: Problem, text: str, finished: bool) -> None:
-        """Grade a completion, under a number of yours. Returns at once; cheap verdicts are then already there."""
+    def submit(self, job: int, problem: Problem, text: str, finished: bool, both: bool = False) -> None:
+        """Grade a completion, under a number of yours. Returns at once; cheap verdicts are then already there. `both`: also
+        say what the verdict is under either of `reward.extraction`'s choices."""
         started = time.perf_counter()
         scores: dict[str, Score] = {}
         questions: dict[str, Question | None] = {}
-        for name in self._names:
-            result = (
-                None
-                if is_custom(name)
-                else load(REWARDS[name].quick or REWARDS[name].function)(problem, text, finished)
-            )
+        main = self._config.name
+        stated = states(main, text) if both and main in READINGS else None
+        for name in [*self._names, *([LAST] if stated is False and self._config.extraction == "boxed" else [])]:
+            result = self._quick(name, problem, text, finished)
             if isinstance(result, Score):
                 scores[name] = result
             else:
@@ -116,7 +120,7 @@ class Verifier:
             self._raise()
             if job in self._jobs or job in self._done:
                 raise ValueError(f"job {job} was submitted before and has not been collected")
-            self._jobs[job] = _Job(len(questions), scores, time.perf_counter() - started)
+            self._jobs[job] = _Job(len(questions), scores, time.perf_counter() - started, stated)
             for name, question in questions.items():
                 if question is not None:
                     self._ask(job, name, question)
@@ -124,6 +128,17 @@ class Verifier:
                     message = {"reward": name, "problem": asdict(problem), "text": text, "finished": finished}
                     self._send(message, self._telling(name, problem.id, self._part(job, name, None)))
             self._finish(job)
+
+    def _quick(self, name: str, problem: Problem, text: str, finished: bool) -> Score | Question | None:
+        """What can be said at once: a Score, what is left to ask, or nothing (None)."""
+        reads_last = name == LAST or self._config.extraction == "last"
+        name = self._config.name if name == LAST else name
+        if is_custom(name):
+            return None
+        if name in READINGS and reads_last:
+            text = as_stated(name, text)
+        found: Score | Question | None = load(REWARDS[name].quick or REWARDS[name].function)(problem, text, finished)
+        return found
 
     def poll(self) -> dict[int, Score]:
         """The verdicts that are there, by job; each is given once. Does not wait."""
@@ -255,7 +270,11 @@ class Verifier:
         if pending is None or pending.missing:
             return
         del self._jobs[job]
+        last = pending.scores.pop(LAST, None)
         score = combine(self._config, pending.scores)
+        if pending.stated is not None:
+            boxed = pending.stated and score.correct
+            score = replace(score, correct_boxed=boxed, correct_last=(last or score).correct)
         self._done[job] = (score, pending.seconds)
         counters = self._counters
         counters.graded += 1

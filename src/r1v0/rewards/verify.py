@@ -1,7 +1,8 @@
 """`r1v0 verify`: explain one verdict, or grade a file.
 
 Decides: here an answer may be given bare. A text in which the reward finds no answer (no box, no tags; for gsm8k no marks
-either) is taken as the answer itself. Otherwise verdicts are those of training: the same rewards, processes and deadlines.
+either) is taken as the answer itself, and a line tells what training would see in it. Otherwise verdicts are those of
+training: the same rewards, processes and deadlines.
 """
 
 import json
@@ -48,8 +49,13 @@ MATH = RewardConfig(name="math")
 
 
 def explain(gold: str, answer: str, config: RewardConfig = MATH) -> list[str]:
-    """Lines that tell what was extracted, both verdicts, why, and the seconds. Raises UserError for an unknown reward or an
-    empty gold answer."""
+    """The lines of `judge`."""
+    return judge(gold, answer, config)[0]
+
+
+def judge(gold: str, answer: str, config: RewardConfig = MATH) -> tuple[list[str], bool]:
+    """Lines that tell what was extracted, both verdicts, why, and the seconds; and whether the answer is right. Raises
+    UserError for an unknown reward or an empty gold answer."""
     reward = config.name
     if not gold.strip():
         example = typed("verify", r"\frac{1}{2}", "0.5")
@@ -66,8 +72,10 @@ def explain(gold: str, answer: str, config: RewardConfig = MATH) -> list[str]:
             lines.append(f"symbolic  {score.failure} after {seconds:.2f} s")
         elif reward == "math":
             lines += _symbolic_lines(verifier, math_gold(gold), score.extracted)
+        training = _training_lines(verifier, gold, answer, reward)
     verdict = f"no verdict: {score.failure}" if score.failure else "correct" if score.correct else "wrong"
-    return [*lines, f"verdict   {verdict}, reward {score.reward:g}, {seconds:.3f} s"]
+    pays = "" if training else f", reward {score.reward:g}"
+    return [*lines, f"verdict   {verdict}{pays}, {seconds:.3f} s", *training], score.correct
 
 
 def verify_batch(path_in: Path, out: TextIO, config: RewardConfig) -> Summary:
@@ -89,6 +97,17 @@ def verify_batch(path_in: Path, out: TextIO, config: RewardConfig) -> Summary:
                 out.write(json.dumps(_line(score, seconds)) + "\n")
                 summary = _counted(summary, score, seconds)
     return summary
+
+
+def _training_lines(verifier: Verifier, gold: str, answer: str, reward: str) -> list[str]:
+    """What a run would pay for a text that states no answer, which is graded here as an answer given bare."""
+    if completion(answer, reward) == answer:
+        return []
+    verifier.submit(0, Problem("", "", gold, ""), answer, True, both=True)
+    score = verifier.collect()[0]
+    marks = "no \\boxed{...} and no <answer> tags" + (" and no ####" if reward == "gsm8k" else "")
+    last = f'{float(score.correct_last or 0):g} with reward.extraction = "last"'
+    return [f"training  reward 0 for this text: {marks}; {last}"]
 
 
 def completion(text: str, reward: str) -> str:
