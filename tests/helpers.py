@@ -10,6 +10,7 @@ from r1v0.manifest import newest_whole
 from r1v0.models.families import ModelConfig
 from r1v0.models.loading import Policy
 from r1v0.models.transformer import Transformer, initialise
+from r1v0.optimizer import Optimizer
 from r1v0.runlog import Progress
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
 
@@ -61,6 +62,27 @@ def random_groups(seed: int, count: int = 5, size: int = 4, flat: int = 1) -> li
         rewards = [1.0] * size if i < flat else [1.0, 0.0] + [float(rng.random() < 0.5) for _ in range(size - 2)]
         groups.append(group(prompt, tokens, rewards))
     return groups
+
+
+class PlainSgd(Optimizer):
+    """Weights less rate x gradient, unclipped. AdamW's first step is the rate whatever the gradient's size, so what two
+    roundings of a gradient near 0 differ by becomes a whole step: weights after it tell nothing of gradients."""
+
+    @torch.no_grad()
+    def step(self, lr: float, sound: bool = True) -> float:
+        gradients = [(p, p.grad) for p in self.parameters.values() if p.grad is not None]
+        for parameter, gradient in gradients:
+            parameter.sub_(lr * gradient)
+        return float(torch.linalg.vector_norm(torch.cat([gradient.flatten() for _, gradient in gradients])))
+
+
+@torch.no_grad()
+def assert_same_weights(found: Transformer, expected: Transformer, start: Transformer, share: float = 1e-6) -> None:
+    """Equal to a millionth of the largest move from `start`."""
+    moved = max(float((b - c).abs().max()) for b, c in zip(expected.parameters(), start.parameters(), strict=True))
+    assert moved > 0.1  # else the weights' own rounding would show
+    for (name, a), b in zip(found.named_parameters(), expected.parameters(), strict=True):
+        assert (a - b).abs().max() < share * moved, name
 
 
 class Notes(Progress):

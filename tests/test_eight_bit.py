@@ -181,7 +181,11 @@ def test_a_missing_package_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.usefixtures("_installed")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_it_learns(dtype: torch.dtype) -> None:
-    """A text by heart in 40 updates, as float32 states do: from ln 80 = 4.4 nats a token to under 0.1."""
+    """A text by heart in 40 updates, as fast as with float32 states: from ln 80 = 4.4 nats a token to under 0.1.
+
+    The rate is one at which the loss falls smoothly: at 0.01 it goes up and down until the end, and what it is at a given
+    update depends on rounding, on every processor and with either kind of states.
+    """
     tokens = [5, 9, 2, 77, 31, 8, 8, 60, 1]
     batch = pack([(rollout([3, 4], tokens, 1.0), 1.0, 1 / len(tokens))])
     losses = {}
@@ -193,8 +197,9 @@ def test_it_learns(dtype: torch.dtype) -> None:
             optimizer.zero_grad()
             loss = -(batch.weights * token_logprobs(model, batch, 1.0).logprobs).sum()
             loss.backward()
-            optimizer.step(0.01)
+            optimizer.step(0.003)
             found.append(float(loss.detach()))
         losses[states] = found
     assert all(found[0] == pytest.approx(math.log(80), rel=0.05) for found in losses.values())
     assert all(found[-1] < 0.1 for found in losses.values())
+    assert losses["8bit"][-1] == pytest.approx(losses["float32"][-1], rel=0.25)

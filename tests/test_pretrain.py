@@ -101,7 +101,10 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 
 
 def test_one_step_is_muon_on_each_matrix_of_a_block_and_adamw_on_the_rest() -> None:
-    """Against torch's optimizers on separate copies under Hugging Face's names: q, k and v are three matrices."""
+    """Against torch's optimizers on separate copies under Hugging Face's names: q, k and v are three matrices.
+
+    Weights after a first step can be compared only because both gradients are the same bits: one function, one thread.
+    """
     model = pretrain.new_model(0)
     named = dict(model.named_parameters())
     copies = {name: nn.Parameter(view.detach().clone()) for name, view in hf_tensors(model.config, named)}
