@@ -227,7 +227,7 @@ def test_a_comparison_says_why_and_what_it_parsed() -> None:
         (r"\frac1{72}", r"\frac{1}{72}", ""),
         (r"\sqrt[3]2", r"\sqrt[3]{2}", ""),
         (r"\frac\sqrt2 3", r"\frac{\sqrt{2}}{3}", ""),
-        (r"864 \mbox{ inches}^2", "864", "inch"),
+        (r"864 \mbox{ inches}^2", "864", "inch^2"),
         (r"\$18.90", "18.90", "dollar"),
         ("2t", "2t", ""),
         ("5 m", "5 m", ""),  # one letter is a variable

@@ -5,12 +5,12 @@ Decides, beside math-verify (gold first: its `verify` is not symmetric):
 2. Text (names, "even", choices) is compared as text. The parser reads a bare word as a product of letters, so that
    `neve` would equal `even`.
 3. Different units, or different bases of two subscripted numbers, are different answers. The parser drops both.
-4. A second opinion: where math-verify says "equal" of numbers, their values must agree in relative terms (1e-5 if a
-   decimal is in play, else 1e-12). math-verify compares with an absolute bound: 1/2^99 would equal 1/2^98, and .0000672
-   .0000673.
-5. An inequality in one variable may answer an interval. Other relations may not answer a set: a policy could repeat the
-   problem's equations and be paid.
-6. Answers are parsed as LaTeX only. math-verify's other route evaluates text through sympy's `parse_expr`.
+4. Numbers side by side are one number or none (`numbers`). The parser adds them.
+5. `values` tells first: numbers whose values differ are different, and expressions in variables are the same where their
+   values are. math-verify compares with an absolute bound, and simplifies for minutes.
+6. Families for each integer (`families`) and sets of real numbers (`ranges`) are compared as sets. Other relations may not
+   answer a set: a policy could repeat the problem's equations and be paid.
+7. Answers are parsed as LaTeX only. math-verify's other route evaluates text through sympy's `parse_expr`.
 
 Its timeouts are switched off (they need signals on the main thread): the caller must be killable. Called in the grading
 processes; sympy is imported with the first call.
@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from r1v0.rewards import latex
+from r1v0.rewards import families, latex, numbers, ranges, values
 from r1v0.rewards.extract import MAX_ANSWER
+from r1v0.rewards.letters import alike, spread
+from r1v0.rewards.values import EXACT_TOLERANCE, FLOAT_TOLERANCE
 
-FLOAT_TOLERANCE = 1e-5
-EXACT_TOLERANCE = 1e-12
+__all__ = ["EXACT_TOLERANCE", "FLOAT_TOLERANCE", "Comparison", "compare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +48,88 @@ def compare(gold: str, answer: str, forms: bool = False) -> Comparison:
     as_text = _compare_as_text(gold, answer)
     if as_text is not None:
         return as_text
-    (gold_text, gold_unit), (answer_text, answer_unit) = latex.clean(gold), latex.clean(answer)
+    (gold_text, gold_unit), (answer_text, answer_unit) = _clean(gold), latex.clean(answer)
     if gold_unit and answer_unit and gold_unit != answer_unit:
         return Comparison(False, f"units differ: {gold_unit}, {answer_unit}")
     gold_base, answer_base = latex.subscript(gold_text), latex.subscript(answer_text)
     if gold_base and answer_base and gold_base[1] != answer_base[1]:
         return Comparison(False, f"bases differ: {gold_base[1]}, {answer_base[1]}")
-    gold_text, answer_text = (gold_base or (gold_text,))[0], (answer_base or (answer_text,))[0]
-    if not gold_text or not answer_text:
+    one_gold, one_answer = [
+        base[0] if base else numbers.joined(text) for base, text in ((gold_base, gold_text), (answer_base, answer_text))
+    ]
+    if one_gold is None or one_answer is None:
+        which = "gold" if one_gold is None else "answer"
+        return Comparison(False, f"the {which} cannot be parsed: numbers stand side by side in it")
+    if not one_gold or not one_answer:
         return Comparison(False, "nothing left after normalisation")
     try:
-        return _compare_parsed(gold_text, answer_text, forms)
+        return _compare_cleaned(one_gold, one_answer, forms)
     except MemoryError:
         raise
     except Exception as error:  # sympy's, on what no test foresaw: not shown to be equal
         return Comparison(False, f"the comparison failed: {type(error).__name__}")
 
 
+@lru_cache(maxsize=64)  # a group's completions share their gold answer
+def _clean(gold: str) -> tuple[str, str]:
+    return latex.clean(gold)
+
+
 def _compare_as_text(gold: str, answer: str) -> Comparison | None:
     """The verdict where one side is text, else None."""
     gold_words, answer_words = latex.words(gold), latex.words(answer)
     if gold_words is None and answer_words is None:
-        return None
+        return Comparison(False, "other letters") if latex.anagrams(gold.strip(), answer.strip()) else None
     gold_key, answer_key = latex.word_key(gold), latex.word_key(answer)
     if latex.choice(gold) and len(gold_key) == 1:
         chosen = latex.choice(answer)
         answer_key = chosen.casefold() if chosen else answer_key
     equal = bool(gold_key) and gold_key == answer_key
     return Comparison(equal, "compared as text", gold_key, answer_key)
+
+
+def _compare_cleaned(gold: str, answer: str, forms: bool) -> Comparison:
+    """The verdict on two cleaned answers: by their numbers, as families or sets, or by the parser."""
+    as_numbers = numbers.equal(gold, answer) if not forms else None
+    if as_numbers is not None:
+        return Comparison(as_numbers, f"{'equal' if as_numbers else 'not equal'} as numbers")
+    answer = alike(gold, answer)
+    gold, answer = spread(gold), spread(answer)
+    as_families = _compare_families(gold, answer)
+    if as_families is not None:
+        return Comparison(as_families, "compared as families of values, one for each integer")
+    if ranges.is_range(gold) or ranges.is_range(answer):
+        sets = [ranges.as_set(text, lambda side: _parse(side, True, True)) for text in (gold, answer)]
+        if sets[0] is not None and sets[1] is not None:
+            (gold_set, gold_name), (answer_set, answer_name) = sets[0], sets[1]
+            named_apart = bool(gold_name and answer_name and gold_name != answer_name)
+            return Comparison(not named_apart and ranges.same(gold_set, answer_set), "compared as sets of numbers")
+    return _compare_parsed(gold, answer, forms)
+
+
+def _compare_families(gold_text: str, answer_text: str) -> bool | None:
+    """The verdict where an answer states what runs over the integers; None where none does."""
+    from sympy import Symbol
+
+    gold, answer = families.split(gold_text), families.split(answer_text)
+    if gold is None and answer is None:
+        return None
+    if gold is None and answer is not None:
+        gold = families.bare(gold_text, answer)
+    elif gold is not None and answer is None:
+        answer = families.bare(answer_text, gold)
+    if gold is None or answer is None or gold.domain != answer.domain:
+        return False
+    sides = [(family, _parse(family.body, True, True)) for family in (gold, answer)]
+    if any(parsed is None for _, parsed in sides):
+        return False
+    runs = Symbol("k", real=True)
+    found = []
+    for family, parsed in sides:
+        own = [symbol for symbol in parsed.free_symbols if str(symbol.name) == family.letter.lower()]
+        found.append(parsed.subs(dict.fromkeys(own, runs)))
+    same = families.same(values.parts(found[0]), runs, values.parts(found[1]), runs) if not gold.domain else None
+    return same if same is not None else _verify(found[0], found[1]) and not values.differ(found[0], found[1])
 
 
 def _compare_parsed(gold_text: str, answer_text: str, forms: bool) -> Comparison:
@@ -88,11 +143,25 @@ def _compare_parsed(gold_text: str, answer_text: str, forms: bool) -> Comparison
         return Comparison(False, f"the {'gold' if gold is None else 'answer'} cannot be parsed", *shown)
     if _is_no_value(gold, answer):
         return Comparison(False, "the answer is an equation that states no value", *shown)
+    function = _same_function(gold, answer)
+    if function is not None:
+        return Comparison(function, f"{'equal' if function else 'not equal'} at every point tried", *shown)
     if not _verify(gold, answer):
         return Comparison(False, "not equal symbolically", *shown)
-    if _values_differ(gold, answer):
+    if values.differ(gold, answer):
         return Comparison(False, "equal to math-verify, but the values differ", *shown)
     return Comparison(True, "equal symbolically", *shown)
+
+
+def _same_function(gold: Any, answer: Any) -> bool | None:
+    """What `values` says of two expressions, or of two equations with one left side; None is no opinion."""
+    from sympy import Eq, Expr
+
+    if isinstance(gold, Eq) and isinstance(answer, Eq) and gold.lhs == answer.lhs:
+        gold, answer = gold.rhs, answer.rhs
+    if not isinstance(gold, Expr) or not isinstance(answer, Expr):
+        return None
+    return values.same_function(gold, answer)
 
 
 def _both_cases(text: str) -> bool:
@@ -148,7 +217,7 @@ def _is_no_value(gold: Any, answer: Any) -> bool:
     if not isinstance(answer, Eq):
         return False
     if not answer.free_symbols:
-        return _values_differ(answer.lhs, answer.rhs)
+        return values.differ(answer.lhs.doit(), answer.rhs.doit())
     return gold == 0 and answer.rhs == 0 and not is_expr_of_only_symbols(answer.lhs)
 
 
@@ -156,71 +225,9 @@ def _is_range(parsed: Any) -> bool:
     """x > 2, or -2 <= x <= 7: inequalities between one variable and numbers."""
     from sympy import And, Ge, Gt, Le, Lt
 
-    parts = parsed.args if isinstance(parsed, And) else (parsed,)
+    sides = parsed.args if isinstance(parsed, And) else (parsed,)
     return len(getattr(parsed, "free_symbols", ())) == 1 and all(
-        isinstance(part, Ge | Gt | Le | Lt) and (part.lhs.is_Symbol or part.rhs.is_Symbol) and len(part.free_symbols) == 1
-        and (part.lhs.is_number or part.rhs.is_number)
-        for part in parts
+        isinstance(side, Ge | Gt | Le | Lt) and (side.lhs.is_Symbol or side.rhs.is_Symbol) and len(side.free_symbols) == 1
+        and (side.lhs.is_number or side.rhs.is_number)
+        for side in sides
     )  # fmt: skip
-
-
-def _values_differ(gold: Any, answer: Any) -> bool:
-    """True if both sides have values, at one fixed point for variables, and these are apart. False is no opinion."""
-    try:
-        return _values_apart(gold, answer)
-    except MemoryError:
-        raise
-    except Exception:
-        return False
-
-
-def _values_apart(gold: Any, answer: Any) -> bool:
-    from sympy import Float, UnevaluatedExpr
-
-    gold_parts, answer_parts = _parts(gold), _parts(answer)
-    everything = gold_parts + answer_parts
-    if len(gold_parts) != len(answer_parts) or any(part.has(UnevaluatedExpr) for part in everything):
-        return False  # a percentage: 10% answers both 10 and 0.1
-    gold_values, answer_values = [_value(part) for part in gold_parts], [_value(part) for part in answer_parts]
-    if any(value is None for value in gold_values + answer_values):
-        return False
-    if hasattr(gold, "_unsorted_args") or hasattr(answer, "_unsorted_args"):  # a set: order says nothing
-        gold_values, answer_values = sorted(gold_values, key=_order), sorted(answer_values, key=_order)
-    tolerance = FLOAT_TOLERANCE if any(part.has(Float) for part in everything) else EXACT_TOLERANCE
-    return any(
-        left != right and bool(abs(left - right) > tolerance * max(abs(left), abs(right)))
-        for left, right in zip(gold_values, answer_values, strict=True)
-    )
-
-
-def _parts(parsed: Any) -> list[Any]:
-    """The expressions in an answer; none where there is nothing to compare by value."""
-    from sympy import Eq, Expr, FiniteSet, Interval, MatrixBase, Tuple
-
-    if isinstance(parsed, Eq) and parsed.lhs.is_Symbol:
-        return _parts(parsed.rhs)
-    if isinstance(parsed, Interval):
-        return [parsed.start, parsed.end]
-    parts = list(
-        parsed.flat()
-        if isinstance(parsed, MatrixBase)
-        else parsed.args
-        if isinstance(parsed, FiniteSet | Tuple)
-        else [parsed]
-    )
-    return parts if all(isinstance(part, Expr) for part in parts) else []
-
-
-def _value(expression: Any) -> Any:
-    """Its value to 30 digits, with fixed fractions for variables and the imaginary unit for i. None if it has none."""
-    from sympy import I, Rational
-
-    symbols = sorted(expression.free_symbols, key=lambda symbol: str(symbol.name))
-    point = {symbol: I if symbol.name == "i" else Rational(7 + 4 * k, 5 + 3 * k) for k, symbol in enumerate(symbols)}
-    value = expression.subs(point).evalf(30)
-    return value if value.is_number and value.is_finite else None
-
-
-def _order(value: Any) -> tuple[float, float]:
-    real, imaginary = value.as_real_imag()
-    return float(real), float(imaginary)
