@@ -231,7 +231,8 @@ def test_memory_arithmetic_of_qwen_1_5b() -> None:
     bf16 = torch.bfloat16
     assert kv_bytes(QWEN, bf16) == 28_672
     page = 64 * 28_672
-    assert 1.5e9 < workspace_bytes(QWEN, 64, bf16) < 3e9
+    layer, logits = 2048 * (4 * 8960 + 3 * 1536) * 2, 2 * 64 * 151_936 * (4 * 4 + 2)
+    assert workspace_bytes(QWEN, 64, bf16) == layer + logits + (1 << 29) == 1_052_606_464
     free = workspace_bytes(QWEN, 80, bf16) + 16 * (1 << 30)
     assert pool_pages(QWEN, bf16, free, 80, 500, 8000, 64) == int(16 * (1 << 30) * 0.95 // page) - 1
     assert pool_pages(QWEN, bf16, 1 << 50, 64, 500, 8000, 64) == 64 * 133

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from r1v0.draw import draw, uniform
+from r1v0.models import attention
 from r1v0.models.attention import packed
+from r1v0.models.engine import Engine
 from r1v0.models.transformer import Transformer
 from r1v0.rng import key, shuffled, unit
 from r1v0.sampler import Request, SamplingSettings, generate
@@ -169,3 +171,67 @@ def test_keys_differ_by_every_part_and_are_the_same_for_ever() -> None:
     assert key(0, "train", 0, 0) == -5288842487836250991  # a run from last year must still be reproducible
     assert sorted(shuffled(10, 5)) == list(range(10))
     assert 0 <= unit(key(0, "coin")) < 1
+
+
+LONG = [
+    [(11 * i + 3 * j) % (VOCAB - 2) + 2 for j in range(length)] for i, length in enumerate((61, 5, 200, 64, 1, 65, 17))
+]
+ENGINES = [
+    None,
+    Engine(paged=True, check_every=3, graphs=True, pages=400, page_size=16),
+    Engine(paged=True, check_every=1, graphs=False, pages=40, page_size=8),  # rows are preempted and prefilled again
+]
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+@pytest.mark.parametrize("piece", [1, 16, 21, 64])
+@pytest.mark.parametrize("blocks", [True, False])
+def test_a_prefill_in_pieces_changes_no_token(
+    engine: Engine | None, piece: int, blocks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts of more than a piece, of exactly one, of less; several completions a prompt; slots that are used again."""
+    monkeypatch.setattr(attention, "_blocks_work", lambda q, k: blocks)
+    model = small_model()
+    asked = [Request(prompt, [key(0, "long", i, s) for s in range(3)]) for i, prompt in enumerate(LONG)]
+    whole = sample(model, asked, settings(5, limit=30))
+    monkeypatch.setattr("r1v0.sampler.PREFILL_TOKENS", piece)
+    found = {(i, s): completion for i, s, completion in generate(model, asked, settings(5, limit=30), engine=engine)}
+    assert found.keys() == whole.keys()
+    for (i, s), completion in found.items():
+        assert completion.token_ids == whole[i, s].token_ids
+        expected = full_logprobs(model, LONG[i], completion.token_ids, 1.0)
+        assert (expected - torch.tensor(completion.logprobs)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES[:2], ids=str)
+def test_sampling_may_be_stopped_between_the_pieces_of_a_prefill(
+    engine: Engine | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prompt of 200 tokens, of which 199 are prefilled, 30 at a time: seven pieces before the first token."""
+    monkeypatch.setattr("r1v0.sampler.PREFILL_TOKENS", 30)
+    asked, polled, passes = [Request(LONG[2], [1, 2])], list[int](), list[int]()
+    model = small_model()
+    model.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+    list(generate(model, asked, settings(2, limit=2), polled.append, engine))
+    assert polled[:8] == [0] * 7 + [4 if engine else 2]
+    assert passes[:7] == [30] * 6 + [19]
+
+    def stop(_: int) -> None:
+        if len(passes) == 3:
+            raise InterruptedError
+
+    passes.clear()
+    with pytest.raises(InterruptedError):
+        list(generate(model, asked, settings(2, limit=2), stop, engine))
+    assert passes == [30] * 3
+
+
+@pytest.mark.parametrize("n", [1, 5, 70, 90])
+def test_the_last_queries_see_the_whole_sequence(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By blocks and by PyTorch's plain attention: the last rows of attention over all 90 tokens."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(90, heads, 8, generator=generator) for heads in (4, 2, 2))
+    expected = packed(torch.tensor([0, 90]))(0, q, k, v)[-n:]
+    assert (attention.last_queries(q[-n:], k, v) - expected).abs().max() < 1e-6
+    monkeypatch.setattr(attention, "_blocks_work", lambda q, k: False)
+    assert (attention.last_queries(q[-n:], k, v) - expected).abs().max() < 1e-6

@@ -6,7 +6,7 @@ slot goes to the next completion in the queue; when the queue is empty the rows 
 drawn by one uniform number, a hash of (the rollout's key, position in the completion), through the inverse CDF of the
 whole distribution: a completion does not depend on its neighbours, and its logprob is the one that training computes.
 
-    admit    fill free slots from the queue (prefill of all but a prompt's last token)
+    admit    fill free slots from the queue (prefill of all but a prompt's last token, some 2,048 tokens at a time)
     compact  move the live rows together
     preempt  where pages run out, the newest row goes back into the queue with its tokens, and is prefilled again later
     decode   one token in every row, or a few before the host looks at them
@@ -75,10 +75,10 @@ def generate(
 ) -> Iterator[tuple[int, int, Completion]]:
     """Yield (request index, sample index, completion) in the order in which completions end.
 
-    `poll` is called with the number of new tokens after every chunk of decoding steps; it may raise to stop the
-    sampling. `seen` is called for each row that goes on, with (request index, sample index, its tokens so far). `engine`
-    is the device's own by default; it cannot change which tokens are drawn. Raises UserError, before anything is sampled,
-    where memory cannot hold even one completion.
+    `poll` is called with the number of new tokens after every chunk of decoding steps, and with 0 after every piece of a
+    prefill; it may raise to stop the sampling. `seen` is called for each row that goes on, with (request index, sample
+    index, its tokens so far). `engine` is the device's own by default; it cannot change which tokens are drawn. Raises
+    UserError, before anything is sampled, where memory cannot hold even one completion.
     """
     wanted = sum(len(request.keys) for request in requests)
     if wanted:
@@ -113,7 +113,7 @@ def _sample(
                 rows[slot] = entering
                 start = len(requests[entering.request].token_ids) - 1
                 spans[:, slot] = start + len(entering.token_ids), start + settings.max_new_tokens
-            _admit(model, cache, state, requests, admitted, siblings)
+            _admit(model, cache, state, requests, admitted, siblings, poll)
         elif not queue and len(rows) - len(free) < COMPACT_BELOW * len(rows):
             live = [slot for slot, row in enumerate(rows) if row is not None]
             rows, spans = [rows[slot] for slot in live], spans[:, live]
@@ -181,6 +181,7 @@ def _admit(
     requests: Sequence[Request],
     admitted: dict[int, _Row],
     siblings: dict[int, int],
+    poll: Callable[[int], None],
 ) -> None:
     """Fill slots with prompts but their last token, which is left to `_decode`.
 
@@ -213,7 +214,11 @@ def _admit(
         token_ids = torch.tensor([token for tokens, _ in part for token in tokens], device=state.device)
         positions = torch.cat([torch.arange(len(tokens), device=state.device) for tokens, _ in part])
         cu_seqlens = torch.tensor([0, *sizes[:count]])  # the host reads it
-        model(token_ids, positions, cache.prefill(cu_seqlens, [slots for _, slots in part]))
+        attend = cache.prefill(cu_seqlens, [slots for _, slots in part])
+        pieces = zip(token_ids.split(PREFILL_TOKENS), positions.split(PREFILL_TOKENS), strict=True)
+        for some_ids, their_positions in pieces:  # several of a prompt that is too long alone
+            model(some_ids, their_positions, attend)
+            poll(0)
 
 
 @torch.inference_mode()

@@ -51,21 +51,74 @@ def packed(cu_seqlens: Tensor, parents: Tensor | None = None) -> Attend:
     return attend
 
 
+def prefilling(
+    cu_seqlens: Tensor,
+    store: Callable[[int, int, Tensor, Tensor], None],
+    kept: Callable[[int, int], tuple[Tensor, Tensor]],
+) -> Attend:
+    """Causal attention over packed prompts, whose keys and values go to `store(layer, start, k, v)`.
+
+    One prompt alone may come in pieces, a pass of the model for each, in order: then its queries see what is
+    `kept(layer, end)`, the keys and values of its first `end` tokens, [end, kv_heads, head_dim] each.
+    """
+    causal, total = packed(cu_seqlens), int(cu_seqlens[-1])
+    done: dict[int, int] = {}  # tokens of each layer so far
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        start = done.get(layer, 0)
+        done[layer] = start + q.shape[0]
+        store(layer, start, k, v)
+        return causal(layer, q, k, v) if q.shape[0] == total else last_queries(q, *kept(layer, done[layer]))
+
+    return attend
+
+
+def last_queries(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention of the last n tokens of a sequence over all m: q [n, heads, d], k, v [m, kv_heads, d], like q."""
+    n, m = q.shape[0], k.shape[0]
+    kernel = _working_varlen(q, k)
+    if kernel is not None:
+        cu_q, cu_k = (torch.tensor([0, length], dtype=torch.int32, device=q.device) for length in (n, m))
+        return kernel(q, k, v, cu_q, cu_k, n, m)
+    if _blocks_work(q, k):
+        out: Tensor = BlockAttention.apply(q, k, v, [Bucket(1, n, m)])  # type: ignore[no-untyped-call]
+        return out
+    return _plain(q, k, v)
+
+
 def _choose(cu_seqlens: Tensor, parents: Tensor | None, q: Tensor, k: Tensor) -> Attend:
     """The fastest that works for such queries and keys."""
-    case = (q.device.type, q.dtype, q.shape[1:], k.shape[1:])
-    dtype = str(q.dtype).removeprefix("torch.")
-    kernel = _varlen_for(q)
+    kernel = _working_varlen(q, k)
     if kernel is not None:
-        by_varlen = partial(_by_varlen, kernel, device=q.device)
-        if works(f"variable-length attention ({dtype})", case, partial(_trial, by_varlen, q, k)):
-            return by_varlen(cu_seqlens, parents)
+        return _by_varlen(kernel, cu_seqlens, parents, q.device)
     if parents is None:
         return _by_runs(cu_seqlens)
-    by_buckets = partial(_by_buckets, heads=q.shape[1], device=q.device)
-    if works(f"block attention ({dtype})", case, partial(_trial, by_buckets, q, k)):
-        return by_buckets(cu_seqlens, parents)
+    if _blocks_work(q, k):
+        return _by_buckets(cu_seqlens, parents, q.shape[1], q.device)
     return by_sequences(cu_seqlens, parents)
+
+
+def _working_varlen(q: Tensor, k: Tensor) -> Varlen | None:
+    kernel = _varlen_for(q)
+    if kernel is None:
+        return None
+    fast = partial(_by_varlen, kernel, device=q.device)
+    return (
+        kernel if works(f"variable-length attention ({_type(q)})", _case(q, k), partial(_trial, fast, q, k)) else None
+    )
+
+
+def _blocks_work(q: Tensor, k: Tensor) -> bool:
+    fast = partial(_by_buckets, heads=q.shape[1], device=q.device)
+    return works(f"block attention ({_type(q)})", _case(q, k), partial(_trial, fast, q, k))
+
+
+def _case(q: Tensor, k: Tensor) -> tuple[Any, ...]:
+    return q.device.type, q.dtype, q.shape[1:], k.shape[1:]
+
+
+def _type(q: Tensor) -> str:
+    return str(q.dtype).removeprefix("torch.")
 
 
 def _trial(fast: Callable[[Tensor, Tensor], Attend], q: Tensor, k: Tensor) -> Pairs:
@@ -88,15 +141,17 @@ def by_sequences(cu_seqlens: Tensor, parents: Tensor) -> Attend:
     seen = [[*(spans[p] if p >= 0 else ()), *span] for p, span in zip(parents.tolist(), spans, strict=True)]
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        outputs = []
-        for span, keys in zip(spans, seen, strict=True):
-            visible = torch.ones(len(span), len(keys), dtype=torch.bool, device=q.device).tril(len(keys) - len(span))
-            qi, ki, vi = (x.transpose(0, 1)[None] for x in (q[span.start : span.stop], k[keys], v[keys]))
-            out = F.scaled_dot_product_attention(qi, ki, vi, attn_mask=visible, enable_gqa=True)
-            outputs.append(out[0].transpose(0, 1))
-        return torch.cat(outputs)
+        return torch.cat([_plain(q[s.start : s.stop], k[keys], v[keys]) for s, keys in zip(spans, seen, strict=True)])
 
     return attend
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`last_queries` by PyTorch's plain attention."""
+    n, m = q.shape[0], k.shape[0]
+    visible = torch.ones(n, m, dtype=torch.bool, device=q.device).tril(m - n)
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=True)[0].transpose(0, 1)
 
 
 def _by_runs(cu_seqlens: Tensor) -> Attend:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from r1v0.models.attention import Attend, packed
+from r1v0.models.attention import Attend, prefilling
 from r1v0.models.families import ModelConfig
 from r1v0.models.memory import kv_bytes
 from r1v0.models.native import Kernels, kernels
@@ -79,8 +79,7 @@ class SlotCache:
         self.plan: _Plan | None = None  # who shares what, for `decode`; None: it has changed
 
     def prefill(self, cu_seqlens: Tensor, slots: list[list[int]]) -> Attend:
-        """Causal attention over packed prompts that also keeps prompt i for each of `slots[i]`."""
-        causal = packed(cu_seqlens)
+        """Attention (`prefilling`) over packed prompts that also keeps prompt i for each of `slots[i]`."""
         bounds = cu_seqlens.tolist()
         unused = sorted(set(range(len(self.lengths))) - set(self.owner))
         places = [*unused, *range(len(self.lengths), len(self.lengths) + len(slots))][: len(slots)]
@@ -92,13 +91,19 @@ class SlotCache:
         self.prompts.reserve(max(self.lengths), len(self.lengths))
         self.plan = None
 
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            for place, start, end in zip(places, bounds, bounds[1:], strict=False):
-                self.prompts.keys[layer][place, :, : end - start] = k[start:end].transpose(0, 1)
-                self.prompts.values[layer][place, :, : end - start] = v[start:end].transpose(0, 1)
-            return causal(layer, q, k, v)
+        def store(layer: int, start: int, k: Tensor, v: Tensor) -> None:
+            for place, first, end in zip(places, bounds, bounds[1:], strict=False):
+                begin, stop = max(first, start), min(end, start + k.shape[0])
+                for kept, new in ((self.prompts.keys, k), (self.prompts.values, v)):
+                    kept[layer][place, :, begin - first : stop - first] = new[begin - start : stop - start].transpose(
+                        0, 1
+                    )
 
-        return attend
+        def kept(layer: int, end: int) -> tuple[Tensor, Tensor]:
+            keys, values = self.prompts.keys[layer], self.prompts.values[layer]
+            return keys[places[0], :, :end].transpose(0, 1), values[places[0], :, :end].transpose(0, 1)
+
+        return prefilling(cu_seqlens, store, kept)
 
     def copy(self, source: int, rows: list[int], length: int) -> None:
         """Let `rows` share the prompt of the slot `source`, of `length` positions."""

@@ -17,7 +17,7 @@ from r1v0.models.families import ModelConfig
 if TYPE_CHECKING:
     import torch  # `r1v0 plan` uses this arithmetic without loading torch
 
-PREFILL_TOKENS = 16_384  # prompt tokens of one forward pass (or one prompt, if it alone is longer)
+PREFILL_TOKENS = 2048  # prompt tokens of one forward pass: on a CPU some seconds, after which a wish to stop is heard
 MOST_SLOTS = 256  # on a GPU: from there on decoding is bound by the cache's bandwidth, and more rows gain little
 CPU_SLOTS = 128
 LIKELY_SHARE = 4  # automatic slots assume that completions reach a quarter of their limit; else rows are preempted

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from r1v0.models.attention import Attend, packed
+from r1v0.models.attention import Attend, prefilling
 from r1v0.models.families import ModelConfig
 from r1v0.models.tried import Pairs, works
 
@@ -87,8 +87,8 @@ class PagedCache:
             self._held[row] = 0
 
     def prefill(self, cu_seqlens: Tensor, slots: list[list[int]]) -> Attend:
-        """Causal attention over packed prompts that also writes prompt i into the rows `slots[i]` from position 0."""
-        causal, size = packed(cu_seqlens), self.page_size
+        """Attention (`prefilling`) over packed prompts that also writes prompt i into the rows `slots[i]` from position 0."""
+        size = self.page_size
         sources, cells = [], []
         bounds = cu_seqlens.tolist()
         for start, end, rows in zip(bounds, bounds[1:], slots, strict=False):
@@ -103,13 +103,21 @@ class PagedCache:
                 cells.append((own[:, None].astype(np.int64) * size + np.arange(tail)).ravel())
         device = self.pool.device
         source, cell = (torch.from_numpy(np.concatenate(x)).to(device) for x in (sources, cells))
+        first = torch.from_numpy(np.unique(np.concatenate(sources), return_index=True)[1]).to(device)  # of its holders
 
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def store(layer: int, start: int, k: Tensor, v: Tensor) -> None:
+            own, into = source - start, cell
+            if k.shape[0] < bounds[-1]:
+                here = (own >= 0) & (own < k.shape[0])
+                own, into = own[here], cell[here]
             for pool, x in zip(self.pool[:, layer].flatten(1, 2), (k, v), strict=True):
-                pool[cell] = x[source]
-            return causal(layer, q, k, v)
+                pool[into] = x[own]
 
-        return attend
+        def kept(layer: int, end: int) -> tuple[Tensor, Tensor]:
+            keys, values = self.pool[:, layer].flatten(1, 2)[:, cell[first[:end]]]
+            return keys, values
+
+        return prefilling(cu_seqlens, store, kept)
 
     def copy(self, source: int, rows: list[int], length: int) -> None:
         """Give `rows` the first `length` positions of row `source`: its full pages, and copies of the last one."""
