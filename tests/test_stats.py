@@ -5,8 +5,18 @@ import math
 import random
 
 import pytest
+from benchmarks import intervals
 
-from r1v0.stats import accuracy_interval, majority_correct, mean, paired_difference, pass_at_k, powers_up_to
+from r1v0.stats import (
+    accuracy_interval,
+    majority_correct,
+    mean,
+    paired_difference,
+    pass_at_k,
+    powers_up_to,
+    unpaired_difference,
+    wilson,
+)
 
 
 def test_wilson_by_a_known_value() -> None:
@@ -26,9 +36,14 @@ def test_samples_of_one_problem_are_not_independent() -> None:
     one = accuracy_interval([[i < 5] for i in range(10)])
     copies = accuracy_interval([[i < 5] * 16 for i in range(10)])
     assert copies == pytest.approx(one)
-    coins = accuracy_interval([[True, False] * 8] * 10)
-    as_if_single = accuracy_interval([[i % 2 == 0] for i in range(160)])
-    assert coins == pytest.approx(as_if_single)
+    _, low, high = accuracy_interval(
+        [[True, False] * 8] * 10
+    )  # as 10 x 12 / 2 single samples: two problems are made up
+    assert (low, high) == pytest.approx(accuracy_interval([[i % 2 == 0] for i in range(60)])[1:])
+    many = accuracy_interval([[True, False] * 2] * 1000)  # no more than as many single samples
+    assert many == pytest.approx(accuracy_interval([[i % 2 == 0] for i in range(4000)]))
+    _, low, high = accuracy_interval([[True, False]])  # one problem tells as little as 1.5 single samples at most
+    assert (low, high) == pytest.approx(wilson(0.5, 1.5))
 
 
 def test_coverage_is_near_95_percent() -> None:
@@ -62,11 +77,69 @@ def test_majority() -> None:
     assert majority_correct([None, None], [False, False]) == 0.0
 
 
-def test_paired_difference_by_hand() -> None:
-    """Differences 1, 0, 0, 1: mean 0.5, standard error sqrt(1/3 / 4)."""
-    difference, low, high = paired_difference([0, 1, 0, 0], [1, 1, 0, 1])
-    half = 1.959964 * math.sqrt(1 / 12)
-    assert (difference, low, high) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+def pairs(both: int, won: int, lost: int, neither: int) -> tuple[list[list[bool]], list[list[bool]]]:
+    """Evaluations with one sample a problem, before and after, of so many problems."""
+    table = [(True, True)] * both + [(False, True)] * won + [(True, False)] * lost + [(False, False)] * neither
+    return [[before] for before, _ in table], [[after] for _, after in table]
+
+
+def test_paired_difference_as_published() -> None:
+    """Tango's interval of 1, 1, 7 and 12 pairs: -0.517 to -0.026 (Fagerland, Lydersen and Laake, Statistics in Medicine
+    33, 2014: airway hyper-responsiveness before and after transplantation)."""
+    difference, low, high = paired_difference(*pairs(1, 1, 7, 12))
+    assert difference == pytest.approx(-6 / 21)
+    assert (low, high) == pytest.approx((-0.517, -0.026), abs=5e-4)
+    assert paired_difference(*pairs(1, 7, 1, 12)) == pytest.approx((6 / 21, -high, -low))
+
+
+@pytest.mark.parametrize("n", [1, 30, 500])
+@pytest.mark.parametrize("right", [True, False])
+def test_no_problem_that_changed_leaves_an_interval(n: int, right: bool) -> None:
+    """The bound D solves n^2 D^2 = z^2 n (D - D^2) by hand: D = z^2 / (n + z^2)."""
+    bound = 1.959964**2 / (n + 1.959964**2)
+    for samples in (1, 32):
+        same = [[right] * samples] * n
+        assert paired_difference(same, same) == pytest.approx((0, -bound, bound))
+    assert paired_difference([[False]] * n, [[True]] * n) == pytest.approx((1, 1 - 2 * bound, 1), abs=1e-6)
+
+
+@pytest.mark.parametrize(("won", "lost"), [(4, 0), (3, 0), (9, 2), (8, 2), (30, 16), (29, 16)])
+def test_a_gain_is_shown_where_mcnemars_test_shows_it(won: int, lost: int) -> None:
+    """(won - lost)^2 / (won + lost) against 1.96^2, whatever did not change."""
+    shown = (won - lost) ** 2 / (won + lost) > 1.959964**2
+    for both, neither in ((0, 20), (200, 300)):
+        assert (paired_difference(*pairs(both, won, lost, neither))[1] > 0) is shown
+
+
+def test_samples_of_one_problem_are_not_independent_in_a_difference() -> None:
+    before, after = pairs(3, 8, 2, 17)
+    copies = paired_difference([row * 16 for row in before], [row * 16 for row in after])
+    assert copies == pytest.approx(paired_difference(before, after))
+    few, many = [[False] * 4, [True] * 4] * 20, [[True, False] * 16, [True] * 32] * 20
+    assert paired_difference(few, many)[0] == pytest.approx(0.25)  # another number of samples
+    coins = paired_difference([[True, False, False, False]] * 1000, [[True, False, True, False]] * 1000)
+    single = paired_difference(*pairs(500, 1500, 500, 1500))  # 4000 pairs of which .375 and .125 change
+    assert coins == pytest.approx(single, abs=1e-6)
+
+
+def test_unpaired_difference_as_published() -> None:
+    """56 of 70 against 48 of 80: 0.0524 to 0.3339 (Newcombe 1998, table II, method 10)."""
+    one, two = (48 / 80, *wilson(48 / 80, 80)), (56 / 70, *wilson(56 / 70, 70))
+    assert unpaired_difference(one, two) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+
+
+def test_a_rare_gain_on_few_problems_is_held() -> None:
+    """Wald's interval is [0, 0] in half of these runs and holds the gain in 0.47 of them."""
+    found = intervals.coverage(intervals.CASES[0], 2000, 0)
+    assert found.gain >= intervals.LEAST
+    assert found.wald < 0.5
+
+
+@pytest.mark.slow
+def test_the_page_of_intervals_is_what_the_benchmark_writes_and_holds_what_it_says() -> None:
+    assert intervals.PAGE.read_text(encoding="utf-8") == intervals.page(2000, 0)
+    for case in intervals.CASES:
+        assert intervals.coverage(case, 2000, 1).gain >= intervals.LEAST, case
 
 
 def test_mean() -> None:

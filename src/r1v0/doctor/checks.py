@@ -12,7 +12,7 @@ from typing import Literal
 from r1v0.doctor.record import SPAN, Record, Row, number, numbers
 from r1v0.health import Alarm, watch_rows
 from r1v0.report.status import share
-from r1v0.stats import Z95
+from r1v0.stats import unpaired_difference, wilson
 
 Mark = Literal["problem", "warning", "ok"]
 
@@ -222,19 +222,15 @@ def _gain(first: Row, last: Row) -> tuple[float, float, float, str]:
     logged = [number(last.get(key)) for key in ("gain", "gain_low", "gain_high")]
     if logged[0] is not None and logged[1] is not None and logged[2] is not None:
         return logged[0], logged[1], logged[2], "paired by problem, 95 %"
-    gain = float(last["accuracy"]) - float(first["accuracy"])
-    halves = [_half(first), _half(last)]
-    half = (halves[0] ** 2 + halves[1] ** 2) ** 0.5
-    return gain, gain - half, gain + half, "unpaired, 95 %"
+    return *unpaired_difference(_interval(first), _interval(last)), "unpaired, 95 %"
 
 
-def _half(row: Row) -> float:
-    """Half of an evaluation's 95 % interval; of Wald's where none is logged."""
-    low, high = number(row.get("ci_low")), number(row.get("ci_high"))
+def _interval(row: Row) -> tuple[float, float, float]:
+    """An evaluation's accuracy with its 95 % interval; with Wilson's where none is logged."""
+    p, low, high = float(row["accuracy"]), number(row.get("ci_low")), number(row.get("ci_high"))
     if low is not None and high is not None:
-        return (high - low) / 2
-    p, n = float(row["accuracy"]), number(row.get("problems")) or 1.0
-    return float(Z95 * (max(p * (1 - p), 0.0) / max(n, 1.0)) ** 0.5)
+        return p, low, high
+    return p, *wilson(p, max(1.0, number(row.get("problems")) or 1.0))
 
 
 LEARNING: tuple[Callable[[Record], Iterator[Finding]], ...] = (
