@@ -178,5 +178,5 @@ def gain(before: Sequence[Answer], after: Sequence[Answer]) -> Gain | None:
     shared = [problem for problem in new if problem in old]
     if not shared:
         return None
-    before, after = ([[answer.correct for answer in side[problem]] for problem in shared] for side in (old, new))
-    return Gain(*paired_difference(before, after))
+    sides = ([[answer.correct for answer in side[problem]] for problem in shared] for side in (old, new))
+    return Gain(*paired_difference(*sides))

@@ -71,9 +71,8 @@ def paired_difference(before: Sequence[Sequence[bool]], after: Sequence[Sequence
     """
     old, new = ([sum(row) / len(row) for row in side] for side in (before, after))
     differences = [b - a for a, b in zip(old, new, strict=True)]
-    n = len(differences)
     won, lost = (mean(b * (1 - a) for a, b in zip(*pair, strict=True)) for pair in ((old, new), (new, old)))
-    difference = math.fsum(differences) / n
+    difference = math.fsum(differences) / len(differences)
     samples = 2 / (1 / len(before[0]) + 1 / len(after[0]))
     n = effective(differences, won + lost - difference**2, samples)
     low, high = (_tango(won * n, lost * n, n, edge) for edge in (-1.0, 1.0))
