@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qw
 
 from r1v0.errors import UserError
 from r1v0.models.attention import packed
+from r1v0.models.families import parse_config
 from r1v0.models.loading import Policy, load, resolve_model, save
 from r1v0.rewards.answers import math
 from r1v0.types import Problem
@@ -144,7 +145,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "other shape": (lambda f: edit(f / "config.json", intermediate_size=96), "config.json asks for"),
     "config is a list": (lambda f: (f / "config.json").write_text("[]"), "expected a JSON object"),
     "config is torn": (lambda f: (f / "config.json").write_text('{"model_ty'), "cannot be read as JSON"),
-    "unknown family": (lambda f: edit(f / "config.json", model_type="gpt2"), "unknown model_type"),
+    "unknown family": (lambda f: edit(f / "config.json", model_type="gpt2"), "model_type is 'gpt2'"),
     "text for a number": (lambda f: edit(f / "config.json", hidden_size="48"), "expected a positive number"),
     "yarn": (
         lambda f: edit(f / "config.json", rope_parameters={"rope_type": "yarn"}),
@@ -158,6 +159,21 @@ DAMAGE: dict[str, tuple[Any, str]] = {
         lambda f: edit(f / "config.json", quantization_config={"bits": 4}),
         "quantization_config is not supported",
     ),
+    "experts": (
+        lambda f: edit(f / "config.json", num_experts=128),
+        "num_experts (a mixture of experts) is not supported",
+    ),
+    "layers without rotation": (lambda f: edit(f / "config.json", no_rope_layers=[1, 0]), "no_rope_layers (layers"),
+    "windows by layer": (
+        lambda f: edit(f / "config.json", layer_types=["full_attention", "sliding_attention"]),
+        "layer_types",
+    ),
+    "capped logits": (
+        lambda f: edit(f / "config.json", final_logit_softcapping=30.0),
+        "final_logit_softcapping (values",
+    ),
+    "scaled embeddings": (lambda f: edit(f / "config.json", embedding_multiplier=12), "embedding_multiplier (values"),
+    "rotated in part": (lambda f: edit(f / "config.json", partial_rotary_factor=0.5), "partial_rotary_factor (heads"),
     "no end token": (no_eos, "names no end token"),
     "end token too large": (
         lambda f: (f / "generation_config.json").write_text('{"eos_token_id": 67}'),
@@ -179,6 +195,21 @@ def test_a_damaged_folder_is_one_clear_line(damage: str, tmp_path: Path) -> None
         load(tmp_path)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+RELATIVES = ["qwen3_moe", "qwen2_moe", "smollm3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "mixtral", "mistral",
+             "qwen2_vl", "qwen2_5_vl", "qwen3_next", "llama4", "mllama", "llama4_text", "Qwen2", "code_llama", "", None, 3]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", RELATIVES)
+def test_a_relative_is_not_taken_for_its_family(family: Any) -> None:
+    """A hint "did you mean 'qwen3'" would make a user rename a mixture of experts."""
+    with pytest.raises(UserError) as caught:
+        parse_config({"model_type": family, "hidden_size": 48}, "config.json")
+    assert str(caught.value).startswith(
+        f"config.json: model_type is {family!r}, which r1v0 does not load: use a model of"
+    )
+    assert "did you mean" not in str(caught.value)
 
 
 def test_a_model_that_is_no_model(tmp_path: Path) -> None:

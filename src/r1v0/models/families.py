@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from r1v0.errors import UserError, unknown
+from r1v0.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor  # `r1v0 plan` reads shapes without loading torch
@@ -64,7 +64,11 @@ def parse_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
     """Read a Hugging Face config.json. Raises UserError for what is missing, of a wrong type or not supported."""
     family = raw.get("model_type")
     if not isinstance(family, str) or family not in FAMILIES:
-        raise unknown(f"model_type in {where}:", str(family), FAMILIES)
+        # No "did you mean": a name that is close (qwen3_moe, smollm3) is another architecture, which would load wrongly.
+        raise UserError(
+            f"{where}: model_type is {family!r:.80}, which r1v0 does not load: use a model of the families "
+            f"{', '.join(FAMILIES)}; another name in config.json would only load wrong numbers"
+        )
 
     def number(key: str, default: float | None = None, source: Mapping[str, Any] = raw) -> Any:
         value = source.get(key)
@@ -91,6 +95,8 @@ def parse_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
     refuse(raw.get("use_sliding_window"), "use_sliding_window")
     refuse(raw.get("quantization_config"), "quantization_config")
     refuse(raw.get("mlp_bias"), "mlp_bias")
+    for key, what in _relatives(raw, rope):
+        refuse(True, f"{key} ({what})")
     bias, qk_norm = FAMILIES[family]
     refuse(bias is None and raw.get("attention_bias"), "attention_bias")
     heads = whole("num_attention_heads")
@@ -117,6 +123,25 @@ def parse_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
             f"{where}: {config.heads} heads, {config.kv_heads} KV heads of {config.head_dim}: expected a multiple, and even"
         )
     return config
+
+
+def _relatives(raw: Mapping[str, Any], rope: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Keys by which relatives of our families differ, also where someone renamed the model_type: (key, what it asks for)."""
+    for key in ("num_experts", "num_local_experts", "n_routed_experts"):
+        if raw.get(key):
+            yield key, "a mixture of experts"
+    for key, harmless in (("no_rope_layers", 1), ("layer_types", "full_attention")):
+        value = raw.get(key)
+        if isinstance(value, list) and any(entry != harmless for entry in value):
+            yield key, "layers that attend in another way"
+    for key in ("attn_logit_softcapping", "final_logit_softcapping", "clip_qkv"):
+        if raw.get(key):
+            yield key, "values that are capped"
+    for key in ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling"):
+        if raw.get(key, 1) not in (1, None):
+            yield key, "values that are scaled"
+    if rope.get("partial_rotary_factor", raw.get("partial_rotary_factor", 1)) not in (1, None):
+        yield "partial_rotary_factor", "heads that are rotated in part"
 
 
 def _section(raw: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
