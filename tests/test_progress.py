@@ -126,6 +126,71 @@ def test_plain_lines_of_another_job_are_few(clock_hand: Clock) -> None:
     assert stream.getvalue().splitlines()[-1] == "evaluating countdown 5000 tokens"
 
 
+def test_plain_lines_of_an_evaluation_get_rarer(clock_hand: Clock) -> None:
+    """A second each for 1000 answers of which 200 were there: time left is by the new ones alone."""
+    stream = io.StringIO()
+    display = Plain(stream)
+    display.phase("evaluating math500 (r1): answers", 200, 1000, tokens=0)
+    for done in range(201, 1001):
+        clock_hand.now += 1
+        display.phase("evaluating math500 (r1): answers", done, 1000, **{"accuracy so far": "50 % [45, 55]"}, tokens=1)
+        display.phase("evaluating math500 (r1): answers", done, 1000, tokens=1)  # the same count is the same line
+    lines = stream.getvalue().splitlines()
+    assert lines[:2] == [
+        "evaluating math500 (r1): answers 200/1000, 0:00 elapsed, - left, tokens 0",
+        "evaluating math500 (r1): answers 205/1000, 0:05 elapsed, 13:15 left, accuracy so far 50 % [45, 55], tokens 1",
+    ]
+    assert lines[-1].startswith("evaluating math500 (r1): answers 1000/1000, 13:20 elapsed, 0:00 left, accuracy so far")
+    elapsed = [int(done) - 200 for done in (line.split("/")[0].split()[-1] for line in lines)]
+    assert elapsed[1:6] == [5, 10, 15, 20, 25]
+    assert all(later - now >= later / 5 for now, later in pairwise(elapsed[5:-1]))
+    assert 15 <= len(lines) <= 30
+
+
+def test_an_evaluation_before_its_first_answer_shows_that_it_lives(clock_hand: Clock) -> None:
+    stream = io.StringIO()
+    display = Plain(stream)
+    for step in range(60):
+        display.phase("evaluating math500 (r1): answers", 0, 500, tokens=256 * step)
+        clock_hand.now += 0.1
+    assert stream.getvalue() == "evaluating math500 (r1): answers 0/500, 0:05 elapsed, - left, tokens 12.8k\n"
+
+
+def test_long_evaluations_inside_training_are_told_rarely(tmp_path: Path, clock_hand: Clock) -> None:
+    stream = io.StringIO()
+    display = Plain(stream)
+    display.start(Config(), 8, tmp_path)
+    began = stream.getvalue()
+    for done in range(100):  # 25 s: the row that follows tells enough
+        clock_hand.now += 0.25
+        display.phase("evaluating countdown (r1): answers", done + 1, 100, tokens=done)
+        display.phase("sampling", 100 * done + 1, 0)
+    assert stream.getvalue() == began
+    for done in range(100):  # 100 s
+        clock_hand.now += 1
+        display.phase("evaluating countdown-hard (r1): answers", done + 1, 100, tokens=done)
+    lines = stream.getvalue().removeprefix(began).splitlines()
+    assert [line.split(",")[0] for line in lines] == [
+        f"evaluating countdown-hard (r1): answers {done}/100" for done in (31, 61, 91)
+    ]
+
+
+def test_the_live_display_shows_all_of_an_evaluation(clock_hand: Clock) -> None:
+    """On as many lines as a narrow terminal needs; time left is of this session's answers."""
+    display = Live(Terminal())
+    fields: dict[str, float | str] = {"accuracy so far": "31 % [25, 38]", "tokens": 20_000}
+    display.phase("evaluating countdown (r1): answers", 100, 300, **fields)
+    clock_hand.now += 60
+    display.phase("evaluating countdown (r1): answers", 200, 300, **fields)
+    for width in (50, 80, 120):
+        shown = " · ".join(line.plain for line in render(display.status, width)[1:])
+        assert shown == (
+            "evaluating countdown (r1): answers 200/300 · 1:00 elapsed · 1:00 left · accuracy so far 31 % [25, 38] "
+            "· tokens 20.0k"
+        )
+    display.close()
+
+
 @pytest.mark.parametrize(
     ("kind", "term", "encoding", "expected"),
     [

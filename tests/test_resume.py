@@ -84,7 +84,8 @@ def begin(
     @contextmanager
     def stopping() -> Iterator[Callable[[], None]]:
         def check() -> None:
-            phase = sys._getframe(1).f_locals.get("phase", "training")  # polling's own word
+            caller = sys._getframe(1).f_locals  # polling's own word, or an evaluation's standing
+            phase = caller.get("phase") or getattr(caller.get("self"), "name", "training")
             place = str(phase).split()[0]
             here = run.state.step, place, len(run.pending.done) if run.pending else None
             asked[here] += 1

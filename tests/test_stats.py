@@ -46,6 +46,13 @@ def test_samples_of_one_problem_are_not_independent() -> None:
     assert (low, high) == pytest.approx(wilson(0.5, 1.5))
 
 
+def test_an_interval_of_problems_with_more_and_fewer_answers() -> None:
+    """While an evaluation goes on. Means 1/2, 1 and 0: squares of 1/2 and of two made-up ones 1/2, so 3 (3 + 2) / 4 =
+    3.75 samples of the four; Wilson's half width is then z / (2 sqrt(3.75 + z^2))."""
+    found = accuracy_interval([[True, False], [True], [False]])
+    assert found == pytest.approx((0.5, 0.1443, 0.8557), abs=1e-4)
+
+
 def test_coverage_is_near_95_percent() -> None:
     """1,000 simulated evaluations of 60 problems x 4 samples with spread difficulties."""
     rng = random.Random(0)

@@ -6,8 +6,8 @@ by the policy, and their difference is paired by problem. An answer is kept as a
 from the records alone, whether they were sampled just now or read back from a file.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from r1v0.config import Config
@@ -17,12 +17,10 @@ from r1v0.prompts import make_prompts
 from r1v0.reflection import reflects
 from r1v0.rewards.pool import Verifier
 from r1v0.rng import key
-from r1v0.rollout import sample_groups, sampling_settings
+from r1v0.rollout import sample_rollouts, sampling_settings
+from r1v0.runlog import Progress
 from r1v0.stats import accuracy_interval, majority_correct, mean, paired_difference, pass_at_k, powers_up_to
 from r1v0.types import EvalResult, FinishReason, Problem, Rollout
-
-CHUNK = 4  # problems are answered in chunks of this many times the slots, so that a stopped evaluation loses little
-AUTOMATIC = 256  # slots to reckon with where sampling.slots = 0 leaves them open
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +49,70 @@ def answer_problems(
     problems: Sequence[Problem],
     config: Config,
     verifier: Verifier,
-    poll: Callable[[int], None] = lambda tokens: None,
-    known: Container[tuple[str, int]] = (),
-) -> Iterator[list[Answer]]:
-    """Sample `eval.samples` answers to each problem, but those `known` by (problem, sample); a chunk at a time."""
+    progress: Progress,
+    check: Callable[[], None],
+    known: Sequence[Answer] = (),
+    keep: Callable[[Answer], None] = lambda answer: None,
+) -> list[Answer]:
+    """`eval.samples` graded answers to each problem, in order; those that are `known` are not sampled again.
+
+    `keep` gets each new answer as it is graded. `check` may raise Interrupted between two decoding steps: answers that
+    have ended by then are graded and kept first.
+    """
     limit = config.eval.max_new_tokens or config.sampling.max_new_tokens
     settings = sampling_settings(policy, config, config.eval.temperature, limit)
-    wanted = [
-        (problem, [s for s in range(config.eval.samples) if (problem.id, s) not in known]) for problem in problems
-    ]
-    wanted = [(problem, samples) for problem, samples in wanted if samples]
-    size = max(1, CHUNK * (config.sampling.slots or AUTOMATIC) // config.eval.samples)
-    for start in range(0, len(wanted), size):
-        chunk = wanted[start : start + size]
-        prompts = make_prompts(config.prompt, [problem for problem, _ in chunk], policy)
-        keys = [
-            [key(config.seed, "eval", dataset, problem.id, sample) for sample in samples] for problem, samples in chunk
-        ]
-        groups, _ = sample_groups(policy, prompts, keys, settings, verifier, poll, both=True)
-        yield [
-            _answer(dataset, config.prompt.template, sample, rollout)
-            for group, (_, samples) in zip(groups, chunk, strict=True)
-            for sample, rollout in zip(samples, group.rollouts, strict=True)
-        ]
+    template = config.prompt.template
+    answers = {(answer.problem, answer.sample): answer for answer in known}
+    samples = {
+        problem.id: [s for s in range(config.eval.samples) if (problem.id, s) not in answers] for problem in problems
+    }
+    asked = [problem for problem in problems if samples[problem.id]]
+    prompts = make_prompts(config.prompt, asked, policy)
+    keys = [[key(config.seed, "eval", dataset, problem.id, s) for s in samples[problem.id]] for problem in asked]
+    standing = Standing(
+        f"evaluating {dataset} ({template}): answers", len(problems) * config.eval.samples, progress, check
+    )
+    for answer in known:
+        standing.add(answer)
+    for i, place, rollout in sample_rollouts(policy, prompts, keys, settings, verifier, standing.poll):
+        answer = _answer(dataset, template, samples[asked[i].id][place], rollout)
+        keep(answer)
+        standing.add(answer)
+        answers[answer.problem, answer.sample] = answer
+    standing.show()
+    return [answers[problem.id, s] for problem in problems for s in range(config.eval.samples)]
+
+
+@dataclass(slots=True)
+class Standing:
+    """How far an evaluation is, and what it shows of it: answers done of `total`, their accuracy so far, new tokens."""
+
+    name: str
+    total: int
+    progress: Progress
+    check: Callable[[], None]
+    tokens: int = 0
+    correct: dict[str, list[bool]] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
+
+    def add(self, answer: Answer) -> None:
+        """One more answer is graded."""
+        self.correct.setdefault(answer.problem, []).append(answer.correct)
+        self.fields = {}
+
+    def poll(self, new: int) -> None:
+        """What the sampler calls after its decoding steps: show where it stands, and stop if asked to."""
+        self.tokens += new
+        self.check()
+        self.show()
+
+    def show(self) -> None:
+        """Short answers end first, so an accuracy so far is of those; its interval knows nothing of that."""
+        if self.correct and not self.fields:
+            accuracy, low, high = accuracy_interval(list(self.correct.values()))
+            self.fields = {"accuracy so far": f"{100 * accuracy:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"}
+        done = sum(map(len, self.correct.values()))
+        self.progress.phase(self.name, done, self.total, **self.fields, tokens=self.tokens)
 
 
 def _answer(dataset: str, template: str, sample: int, rollout: Rollout) -> Answer:

@@ -3,9 +3,10 @@
     OUT/eval.json      what is measured        OUT/evals.jsonl  the figures, a row for each template and dataset
     OUT/answers.jsonl  one graded answer a line
 
-Decides: the answers are the result, the figures follow from them. A stopped evaluation goes on in the same folder:
-answers that are there are not sampled again, and since each has a random key of its own the end is the same. Several
-templates are compared because a wrong one halves a base model's score, and its repair looks like learning.
+Decides: the answers are the result, the figures follow from them. Each is appended as it is graded, and all are put in
+order at the end. A stopped evaluation goes on in the same folder: answers that are there are not sampled again, and
+since each has a random key of its own the end is the same. Several templates are compared because a wrong one halves a
+base model's score, and its repair looks like learning.
 """
 
 import itertools
@@ -30,7 +31,6 @@ from r1v0.models.loading import load, resolve_model
 from r1v0.prompts import make_prompts
 from r1v0.rollout import past_positions, verifiers
 from r1v0.runlog import Progress
-from r1v0.trainer import polling
 
 PLAN, ANSWERS = "eval.json", "answers.jsonl"
 
@@ -41,8 +41,12 @@ def measure(
     """Evaluate `model` on `config.eval.on` under each template; the rows of evals.jsonl.
 
     Raises UserError for an unknown model, dataset or template, or an `out` that holds another evaluation; Interrupted
-    when stopped, with all finished answers on disk.
+    when stopped, with every answer that has ended on disk.
     """
+
+    def keep(answer: Answer) -> None:
+        append_whole(out / ANSWERS, _line(answer))
+
     set_threads(config)
     check_data(config.eval.on)
     folder = resolve_model(model)
@@ -57,6 +61,7 @@ def measure(
         plan = {"model": model, "templates": list(templates), "config": to_toml(config)}
         _open(out, plan | ({"prompts": written} if written else {}))
         done = read_answers(out)
+        answers: list[Answer] = []
         for name, template in itertools.product(evals, templates):
             asked = with_template(config, template)
             prompts = make_prompts(asked.prompt, evals[name], policy)
@@ -64,18 +69,13 @@ def measure(
             if beyond := past_positions(policy, longest, config.eval.max_new_tokens or config.sampling.max_new_tokens):
                 progress.note(f"warning: {name} ({template}): {beyond}; lower eval.max_new_tokens")
             own = [answer for answer in done if (answer.dataset, answer.template) == (name, template)]
-            known = {(answer.problem, answer.sample) for answer in own}
-            total = len(evals[name]) * config.eval.samples
-            poll = polling(progress, check, f"{name} ({template})")
-            for chunk in answer_problems(policy, name, evals[name], asked, graders[name], poll, known):
-                lines = b"".join(json.dumps(asdict(answer)).encode("ascii") + b"\n" for answer in chunk)
-                append_whole(out / ANSWERS, lines)
-                own += chunk
-                progress.note(f"{name} ({template}): {len(own)} of {total} answers")
+            own = answer_problems(policy, name, evals[name], asked, graders[name], progress, check, own, keep)
+            answers += own
             since = gain(_matching(before, name, template), own)
             result = asdict(summarise(name, own)) | (asdict(since) if since else {})
             rows.append({"step": 0, "template": template} | result)
-        with writing(out / runlog.EVALS):
+        with writing(out):
+            write_atomic(out / ANSWERS, b"".join(map(_line, answers)))
             write_atomic(out / runlog.EVALS, b"".join(map(runlog.json_line, rows)))
     return rows
 
@@ -121,6 +121,10 @@ def _open(out: Path, plan: dict[str, Any]) -> None:
         raise UserError(f"{out} exists and holds no evaluation: choose another --out")
     with writing(out / PLAN):
         write_atomic(out / PLAN, (json.dumps(plan, indent=2) + "\n").encode("ascii"))
+
+
+def _line(answer: Answer) -> bytes:
+    return json.dumps(asdict(answer)).encode("ascii") + b"\n"
 
 
 def _matching(answers: Sequence[Answer], dataset: str, template: str) -> list[Answer]:

@@ -8,7 +8,7 @@ gradient; "random" rewards are a control: coins of the batch's own mean.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from r1v0.config import Config, RewardConfig
 from r1v0.data import Problems, reward_of
+from r1v0.errors import Interrupted
 from r1v0.models.loading import Policy
 from r1v0.prompts import make_prompts, make_stops
 from r1v0.rewards.pool import Verifier
@@ -69,27 +70,67 @@ def sample_groups(
     settings: SamplingSettings,
     verifier: Verifier,
     poll: Callable[[int], None],
-    both: bool = False,
 ) -> tuple[list[Group], tuple[float, float]]:
-    """One group a prompt, with one rollout a key; and the seconds of sampling and of grading left after it. `both`: graded
-    under both of `reward.extraction`'s choices."""
+    """One group a prompt, with one rollout a key; and the seconds of sampling and of grading left after it."""
     start = time.perf_counter()
+    drafts = list(submitted(policy, prompts, keys, settings, verifier, poll, both=False))
+    sampled = time.perf_counter()
+    scores = verifier.collect()
+    rollouts = {
+        (i, sample): Rollout(prompts[i], completion, text, scores[job])
+        for job, (i, sample, completion, text) in enumerate(drafts)
+    }
+    groups = [
+        Group(prompt, [rollouts[i, sample] for sample in range(len(keys[i]))]) for i, prompt in enumerate(prompts)
+    ]
+    return groups, (sampled - start, time.perf_counter() - sampled)
+
+
+def sample_rollouts(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    keys: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    verifier: Verifier,
+    poll: Callable[[int], None],
+) -> Iterator[tuple[int, int, Rollout]]:
+    """Yield (prompt index, sample index, rollout), one for each key, in the order in which their verdicts come: for
+    evaluations, which grade under both of `reward.extraction`'s choices.
+
+    Where `poll` raises Interrupted, the rollouts that have ended are yielded first.
+    """
+    drafts: list[tuple[int, int, Completion, str]] = []
+
+    def graded(scores: Mapping[int, Score]) -> Iterator[tuple[int, int, Rollout]]:
+        for job, score in scores.items():
+            i, sample, completion, text = drafts[job]
+            yield i, sample, Rollout(prompts[i], completion, text, score)
+
+    try:
+        for draft in submitted(policy, prompts, keys, settings, verifier, poll, both=True):
+            drafts.append(draft)
+            yield from graded(verifier.poll())
+    except Interrupted:
+        yield from graded(verifier.collect())
+        raise
+    yield from graded(verifier.collect())
+
+
+def submitted(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    keys: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    verifier: Verifier,
+    poll: Callable[[int], None],
+    both: bool,
+) -> Iterator[tuple[int, int, Completion, str]]:
+    """Yield (prompt index, sample index, completion, text) as completions end. The n-th is the verifier's job n."""
     requests = [Request(prompt.token_ids, group_keys) for prompt, group_keys in zip(prompts, keys, strict=True)]
-    drafts: dict[tuple[int, int], tuple[int, Completion, str]] = {}
     for job, (i, sample, completion) in enumerate(generate(policy.model, requests, settings, poll)):
         text = policy.decode(completion.token_ids)
         verifier.submit(job, prompts[i].problem, text, completion.finish_reason == "stop", both)
-        drafts[i, sample] = (job, completion, text)
-    sampled = time.perf_counter()
-    scores = verifier.collect()
-    groups = []
-    for i, prompt in enumerate(prompts):
-        rollouts = []
-        for sample in range(len(keys[i])):
-            job, completion, text = drafts[i, sample]
-            rollouts.append(Rollout(prompt, completion, text, scores[job]))
-        groups.append(Group(prompt, rollouts))
-    return groups, (sampled - start, time.perf_counter() - sampled)
+        yield i, sample, completion, text
 
 
 def coin_rewards(groups: Sequence[Group], seed: int, indices: Sequence[int]) -> list[Group]:

@@ -75,10 +75,11 @@ def generate(
 ) -> Iterator[tuple[int, int, Completion]]:
     """Yield (request index, sample index, completion) in the order in which completions end.
 
-    `poll` is called with the number of new tokens after every chunk of decoding steps, and with 0 after every piece of a
-    prefill; it may raise to stop the sampling. `seen` is called for each row that goes on, with (request index, sample
-    index, its tokens so far). `engine` is the device's own by default; it cannot change which tokens are drawn. Raises
-    UserError, before anything is sampled, where memory cannot hold even one completion.
+    `poll` is called with the number of new tokens after every chunk of decoding steps, when the completions that ended in
+    it were yielded, and with 0 after every piece of a prefill; it may raise to stop the sampling. `seen` is called for
+    each row that goes on, with (request index, sample index, its tokens so far). `engine` is the device's own by default;
+    it cannot change which tokens are drawn. Raises UserError, before anything is sampled, where memory cannot hold even
+    one completion.
     """
     wanted = sum(len(request.keys) for request in requests)
     if wanted:
@@ -135,10 +136,10 @@ def _sample(
                     ended.append((slot, row, reason))
                 elif seen is not None:
                     seen(row.request, row.sample, row.token_ids)
-        poll(new)
         for _, row, reason in ended:
             yield row.request, row.sample, Completion(row.token_ids, row.logprobs, reason)
         _end(cache, state, rows, spans, [slot for slot, _, _ in ended])
+        poll(new)
 
 
 # Rows of the sampler's state, [5, slots] int64: a slot's last token, which is not in the cache yet; the completion's

@@ -37,9 +37,10 @@ def is_flat(values: Sequence[float]) -> bool:
 
 
 def accuracy_interval(correct: Sequence[Sequence[bool]]) -> tuple[float, float, float]:
-    """(accuracy, low, high) at 95 % from `correct`[problem][sample], all problems with the same number of samples."""
-    samples = len(correct[0])
-    means = [sum(row) / samples for row in correct]
+    """(accuracy, low, high) at 95 % from `correct`[problem][sample], each problem with at least one sample. Problems
+    count alike; while an evaluation goes on, some have fewer samples than others."""
+    samples = sum(map(len, correct)) / len(correct)
+    means = [sum(row) / len(row) for row in correct]
     p = math.fsum(means) / len(means)
     return p, *wilson(p, effective(means, p * (1 - p), samples))
 

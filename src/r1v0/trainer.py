@@ -278,12 +278,7 @@ def run_evaluations(
     answers: list[Answer] = []
     for name, problems in run.evals.items():
         start = time.perf_counter()
-        poll = polling(progress, check, f"evaluating {name}")
-        own = [
-            answer
-            for chunk in answer_problems(policy, name, problems, run.config, graders[name], poll)
-            for answer in chunk
-        ]
+        own = answer_problems(policy, name, problems, run.config, graders[name], progress, check)
         since = gain([answer for answer in first if answer.dataset == name], own) if run.state.step else None
         rows.append(
             {

@@ -22,6 +22,7 @@ from r1v0.report.status import (
     number,
     numbers,
     other_reading,
+    phase_pieces,
     phase_text,
     rates,
     sparkline,
@@ -103,7 +104,7 @@ def render(status: Status, width: int) -> list[Text]:
     if status.phase is not None:
         if status.started is None and status.phase.total:
             lines.append(_bar("", status.phase.done, status.phase.total, "", width))
-        lines.append(Text(phase_text(status.phase), style="dim"))
+        lines += [Text(part, style="dim") for part in _fold(phase_pieces(status.phase), width)]
     for line in lines:
         line.no_wrap, line.overflow = True, "ellipsis"
     return lines

@@ -34,8 +34,10 @@ from r1v0.runlog import FIGURES, Progress
 if TYPE_CHECKING:
     from r1v0.config import Config
 
-QUIET_SECONDS = 5.0
-"""between plain lines of a job that is not training"""
+QUIET_SECONDS, QUIET_IN_TRAINING = 5.0, 30.0
+"""at least, between plain lines inside a job: one that is not training, and an evaluation in a training run"""
+RARER = 5
+"""between two plain lines passes at least a fifth of the time since the job began: half an hour makes about 30"""
 PATIENCE = 50
 """seconds of run for each second of drawing"""
 FIRST = 5.0
@@ -80,14 +82,19 @@ class Plain(Progress):
         self._say(f"training {config.model} on {config.data.name}, {total_steps} steps -> {out}{since}")
 
     def phase(self, name: str, done: int, total: int, **fields: float | str) -> None:
-        if self.status.started is not None:
+        training, before, now = self.status.started is not None, self.status.phase, time.monotonic()
+        if training and not total:
             return
         new = self.status.set_phase(name, done, total, fields)
-        now = time.monotonic()
-        if new or now - self.said >= QUIET_SECONDS or (total and done >= total):
+        phase = self.status.phase
+        assert phase is not None
+        if new:
             self.said = now
-            if self.status.phase is not None and done:
-                self._say(phase_text(self.status.phase))
+        ends = done >= total > 0 and (new or before is None or before.done < total)
+        quiet = max(QUIET_IN_TRAINING if training else QUIET_SECONDS, (now - phase.started) / RARER)
+        if now - self.said >= quiet or (not training and (ends or (new and done))):
+            self.said = now
+            self._say(phase_text(phase))
 
     def step(self, metrics: Row) -> None:
         self.status.add_step(metrics)

@@ -24,13 +24,14 @@ BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(slots=True)
 class Phase:
-    """A piece of work under way; `total` 0 means that `done` counts tokens."""
+    """A piece of work under way; `total` 0 means that `done` counts tokens. `first` were done before it `started`."""
 
     name: str
     done: int
     total: int
     fields: dict[str, float | str]
     started: float
+    first: int
 
 
 @dataclass(slots=True)
@@ -56,8 +57,8 @@ class Status:
     def set_phase(self, name: str, done: int, total: int, fields: dict[str, float | str]) -> bool:
         """Note how far a phase is; whether it is a new one."""
         new = self.phase is None or self.phase.name != name or done < self.phase.done
-        begun = time.monotonic() if new or self.phase is None else self.phase.started
-        self.phase = Phase(name, done, total, fields, begun)
+        begun = (time.monotonic(), done) if new or self.phase is None else (self.phase.started, self.phase.first)
+        self.phase = Phase(name, done, total, fields, *begun)
         return new
 
     def add_step(self, row: Row) -> None:
@@ -190,16 +191,23 @@ def rates(status: Status) -> list[str]:
 
 def phase_text(phase: Phase) -> str:
     """sampling 12.3k tokens, 3.1k tok/s  |  pretraining 330/3300, 0:22 elapsed, 3:20 left, loss 1.23"""
+    return ", ".join(phase_pieces(phase))
+
+
+def phase_pieces(phase: Phase) -> list[str]:
+    """The parts of `phase_text`. Time left is by what was done since the phase started, at the speed so far."""
     elapsed = time.monotonic() - phase.started
     if phase.total:
-        left = elapsed / phase.done * (phase.total - phase.done) if phase.done else None
+        new = phase.done - phase.first
+        left = elapsed / new * (phase.total - phase.done) if new else None
         pieces = [f"{phase.name} {phase.done}/{phase.total}", f"{clock(elapsed)} elapsed", f"{clock(left)} left"]
     else:
         pieces = [f"{phase.name} {amount(phase.done)} tokens"]
         if elapsed > 0.5:
             pieces.append(f"{amount(phase.done / elapsed)} tok/s")
-    pieces += [f"{name} {value if isinstance(value, str) else amount(value)}" for name, value in phase.fields.items()]
-    return ", ".join(pieces)
+    return pieces + [
+        f"{name} {value if isinstance(value, str) else amount(value)}" for name, value in phase.fields.items()
+    ]
 
 
 def closing_lines(status: Status, summary: Mapping[str, object], arrow: str) -> list[str]:
