@@ -111,7 +111,7 @@ def test_progress_counts_answers_and_says_how_they_stand(whole: Path, tmp_path: 
     assert names[0] == "evaluating countdown (countdown): answers"
     assert len(names) == 4
     own = [phase for phase in watcher.phases if phase[0] == names[0]]
-    assert own[0] == (names[0], 0, 30, {"tokens": 7})  # a token in each of seven slots, and nothing ended
+    assert own[:2] == [(names[0], 0, 30, {"tokens": tokens}) for tokens in (0, 7)]  # a prefill, a token in seven slots
     assert [done for _, done, _, _ in own] == sorted(done for _, done, _, _ in own)
     row = json.loads((whole / "evals.jsonl").read_text().splitlines()[0])
     right, low, high = (f"{100 * row[name]:.0f}" for name in ("accuracy", "ci_low", "ci_high"))
