@@ -13,7 +13,7 @@ _EXTREME = re.compile(r"_\s?\{?\s?\\(max|min|sup|inf|lim)\s?\}?(?![a-zA-Z])")
 _EXTREME_OF = re.compile(
     r"^\\(?:max|min|sup|inf)\s?(?:_\s?\{[^{}]*\}|_\w)?\s?(?:\([^()=]*\)|\{[^{}=]*\}|[a-zA-Z])?\s?=\s?"
 )
-_SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})(?![\w.])")
+_SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})(?![\w.]|\s?\d)")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _DEGREE = r"\s?\^\s?(?:\{\s?\\circ\s?\}|\\circ)(?![a-zA-Z])"
 _IN_DEGREES = re.compile(rf"(\d+(?:\.\d+)?|\\[a-zA-Z]+|[a-zA-Z]){_DEGREE}")

@@ -36,7 +36,7 @@ _REPEATING = re.compile(r"(\d{0,30})\.(\d{0,30})\\(?:overline|bar)\s*\{?(\d{1,30
 _ROOT = re.compile(r"√\s*(\d+|[a-zA-Z])")
 _MEMBER = re.compile(r"^[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")
 _LETTER = re.compile(r"\\(?:mathrm|mathit|text|rm)\s*\{\s*([eid])\s*\}")
-_SUBSCRIPT = re.compile(r"^(\d[0-9A-Fa-f]*)_(?:\{(?:\\text\{)?(\w+)\}?\}|(\w))$")
+_SUBSCRIPT = re.compile(r"^(\d[0-9A-Fa-f]*)_(?:\{(?:\\text\{)?(\w+)\}?\}|(\w{1,2}))$")
 _CHOICE = re.compile(r"^(?:" + WRAPPER + r"\{)?\s*\(([A-Z])\)")
 _BARE_WORDS = re.compile(r"^[A-Za-z][A-Za-z',.()\s-]*$")
 _LONG_WORD = re.compile(r"[A-Za-z]{4}")
@@ -144,7 +144,7 @@ def choice(text: str) -> str | None:
 
 def subscript(text: str) -> tuple[str, str] | None:
     """Digits and base of a number written in a base: "52_8" -> ("52", "8")."""
-    match = _SUBSCRIPT.match(re.sub(r"\s", "", text))
+    match = _SUBSCRIPT.match(re.sub(r"(?<=[_{}])\s+|\s+(?=[_{}])", "", text))
     return None if match is None else (match[1].upper(), match[2] or match[3])
 
 

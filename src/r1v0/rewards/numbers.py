@@ -18,6 +18,7 @@ _RUN = re.compile(rf"(?<![\d.])(?:{_NUMBER}(?: +{_NUMBER})*)")
 _SLASH = re.compile(r" ?/ ?(\d+)(?![\d.]|\s?[\^/]| \d)")
 _FRACTION = re.compile(r" ?\\frac ?\{(\d+)\} ?\{(\d+)\}(?! ?(?:\d|\\frac|\^))")
 _ANY_FRACTION = re.compile(r" ?\\frac ?\{\d+\} ?\{")
+_AFTER_PERCENT = re.compile(r"\\% ?[\d.]")
 _AFTER_FRACTION = re.compile(r"\\frac ?\{\d+(?:\.\d+)?\} ?\{\d+(?:\.\d+)?\} ?(?:\d|\.\d|\\frac ?\{\d)")
 _EXACT = re.compile(
     r"(-?)(?:(\d+)(?:\.(\d+))?|\.(\d+))(?: ?(?:\\times|\\cdot|\*) ?10 ?\^ ?(?:\{ ?(-?\d{1,4}) ?\}|(\d)))?"
@@ -31,7 +32,7 @@ def joined(text: str) -> str | None:
         return text
     for _ in range(4):
         text = _SPLIT.sub(r"\1\2", text)
-    if _AFTER_FRACTION.search(text):
+    if _AFTER_FRACTION.search(text) or _AFTER_PERCENT.search(text):
         return None
     parts, done = [], 0
     for run in _RUN.finditer(text):
