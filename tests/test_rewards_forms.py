@@ -163,6 +163,27 @@ EQUAL = {
         (r"60\text{ km/h}", r"60 \text{ km}/\text{h}"),
         (r"5\text{ m/s}^2", r"5\text{ meters per second squared}"),
     ],
+    "rounded decimals": [
+        (r"\frac{1}{432}", r"2.314814814815 \times 10^{-3}"),
+        (r"2.314814814815 \times 10^{-3}", r"\frac{1}{432}"),
+        (r"\frac13", ".333333"),
+        (r"\sqrt{x}", "x^{0.5}"),
+    ],
+    "times": [
+        ("20:34", "20:34:00"),
+        ("20:34", r"8:34 \text{ P.M.}"),
+        ("8:34 PM", "8:34"),
+    ],
+    "lists of things": [
+        ("9, 10", "9 chickens and 10 rabbits"),
+        ("1,-2", r"$1$ and $-2$"),
+        ("f(x)=2x+3", "y=2x+3"),
+    ],
+    "wide characters": [
+        ("{1,2}", "｛2，1｝"),
+        ("±2", "+2或-2"),
+        ("(-∞,1)∪(3,+∞)", "x<1或x>3"),
+    ],
     "approximations": [
         ("1/3", r"x=1/3\approx0.33"),
         ("11", r"x\approx11"),
@@ -294,6 +315,25 @@ UNEQUAL = {
         (r"5\text{ m/s}", r"5\text{ m}"),
         (r"5\text{ mph}", r"5\text{ km/h}"),
         ("6 AM", "6 PM"),
+    ],
+    "rounded decimals": [
+        (r"\frac13", ".33333"),
+        (r"\frac{1}{432}", r"2.31 \times 10^{-3}"),
+        (r"\frac{1}{432}", r"2.314814 \times 10^{-3}"),
+        (".0000672", ".0000673"),
+        ("0.333x", r"\frac{x}{3}"),
+    ],
+    "times": [
+        ("20:34", "8:34 AM"),
+        ("3:30 AM", "3:30 PM"),
+        ("15:30", "3:30"),
+        ("10:20", "15:30"),
+    ],
+    "lists of things": [
+        ("9, 10", "9 chickens and 11 rabbits"),
+        ("5", "5 feet and 6 inches"),
+        ("f(x)=2x+3", "y=2x+4"),
+        ("f(x)=2x+3", "y=2y+3"),
     ],
     "letters in another order": [
         ("Bob", "obB"),
@@ -430,6 +470,7 @@ def test_values_have_no_opinion_where_they_cannot_tell() -> None:
     assert values.same_function(x + 1, x + 2) is False
     assert values.same_function(sqrt(x) ** 2 + x, 2 * x) is True
     assert values.same_function(x + Rational(1, 10**40), x) is None
-    assert values.same_function(x + Float(1.0), x + 1) is None
+    assert values.same_function(x + Float(0.5), x + Rational(1, 2)) is True
+    assert values.same_function(x + Float(0.333), x + Rational(1, 3)) is None  # rounded, or another number
     assert values.same_function(Sum(k * x, (k, 1, 2)), 3 * x) is None
     assert values.same_function(sqrt(-1 - x**2), x) is None

@@ -45,7 +45,34 @@ _REAL = re.compile(r"\s?,\s?[a-zA-Z]\s?\\in(?![a-zA-Z])\s?\\mathbb\s?\{?[RC]\}?$
 _ALL_REALS = re.compile(
     r"^(?:all|any) (?:real )?(?:numbers|reals|real numbers|values)(?: of)?(?: [a-z])?$|^all real [a-z]$"
 )
+_CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?(am|pm)?")
+_CLOCK_SPACES = re.compile(r"\\[!,;: ]|[${}]")
 _APPROXIMATE = re.compile(r"^(.*?)\\approx(?![a-zA-Z])(.*)$")
+
+
+def same_time(gold: str, answer: str) -> bool | None:
+    """Whether two times of the day are the same: 20:34 is 20:34:00 and 8:34 PM, and either may leave PM out. None if one is
+    no time."""
+    time, stated = _clock(gold), _clock(answer)
+    if time is None or stated is None:
+        return None
+    (first, half), (second, other) = time, stated
+    if first == second or bool(half) == bool(other):
+        return first == second
+    bare = second if half else first
+    return bare < 13 * 3600 and first % (12 * 3600) == second % (12 * 3600)
+
+
+def _clock(text: str) -> tuple[int, str] | None:
+    """The second of the day that a time is, and its AM or PM, which it may leave out."""
+    plain = _CLOCK_SPACES.sub("", flat(text)).replace(".", "").replace(" ", "").casefold()
+    match = _CLOCK.fullmatch(plain)
+    if match is None:
+        return None
+    hour, half = int(match[1]), match[4] or ""
+    if hour > (12 if half else 23) or int(match[2]) > 59 or int(match[3] or 0) > 59:
+        return None
+    return (hour % 12 + 12 * (half == "pm") if half else hour) * 3600 + int(match[2]) * 60 + int(match[3] or 0), half
 
 
 def flat(text: str) -> str:

@@ -47,6 +47,7 @@ _PLAIN_FUNCTION = re.compile(
 )
 _PLAIN_SYMBOL = re.compile(r"(?<![\\a-zA-Z])(?:pi|infinity)(?![a-zA-Z])")
 _NAMES = re.compile(r"sqrt|infinity|arc(?:sin|cos|tan)|(?:sin|cos|tan)h")
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 SYMBOLS = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ",
     "°": r"^\circ ", "≤": r"\le ", "≥": r"\ge ", "<=": r"\le ", ">=": r"\ge ", "≠": r"\ne ", "∪": r"\cup ",
@@ -72,6 +73,22 @@ def strict_form(text: str) -> str:
     return re.sub(r"(?<![0-9]) | (?![0-9.])", "", text)
 
 
+def narrow(text: str) -> str:
+    """Wide punctuation and digits, and Chinese and Japanese words between values, as ASCII."""
+    if text.isascii():
+        return text
+    for word, plain in (
+        ("または", " or "),
+        ("或", " or "),
+        ("和", " and "),
+        ("与", " and "),
+        ("且", " and "),
+        ("、", ", "),
+    ):
+        text = text.replace(word, plain)
+    return text.translate(_WIDE)
+
+
 def clean(text: str) -> tuple[str, str]:
     """An answer as the symbolic parser should see it, and its unit ("" if it has none that `units` knows) or modulus."""
     text = units.marked(" ".join(_CONTROL.sub(" ", unmarked(text)).split()))
@@ -93,7 +110,7 @@ def clean(text: str) -> tuple[str, str]:
     text = _DEGREES.sub("", _LETTER.sub(r"\1", text))
     text = " ".join(_TEXT.sub(_unwrap_mathematics, forms.plain(text)).rstrip(" .,;").split())
     text = _MAGNITUDE.sub(lambda match: rf"\cdot 10^{{{MAGNITUDES[match[1].casefold()]}}}", text)
-    text, named = units.without_unit(text)
+    text, named = units.without_unit(units.counted(text))
     text = _PLAIN_THOUSANDS.sub(
         lambda match: match[1] + match[2].replace(",", "") + (match[3] or ""), _MEMBER.sub("", text)
     )

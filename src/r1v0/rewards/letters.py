@@ -7,7 +7,7 @@ fraction, and groups of assignments, as the parser's lists.
 import re
 
 _DEFINED = re.compile(r"(?<![a-zA-Z\\])([a-zA-Z])\s?\(\s?([a-zA-Z])\s?\)\s?=")
-_LETTER = r"(?<![a-zA-Z\\]){0}(?![a-zA-Z])|(?<=[\d\s(){{}}]){0}|(?<=[a-z]){0}(?=[\s^)+*/-]|$)"
+_AS_Y = re.compile(r"^\s?y\s?=")
 _ASSIGNED = re.compile(r"\s*([a-zA-Z](?:_\w)?)\s?=\s?([^=]+)")
 _WORD = re.compile(r"\\text\s?\{\s?(?:and|or)\s?\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])|;")
 _COMMANDS = re.compile(r"(\\[a-zA-Z]+)")
@@ -17,6 +17,10 @@ def alike(gold: str, answer: str) -> str:
     """The answer with its functions' arguments, and the functions' case, named as the gold answer's; as it is where that
     cannot be done without a clash."""
     golds, answers = _DEFINED.findall(gold), _DEFINED.findall(answer)
+    if len(golds) == 1 and not answers and "y" not in gold:
+        return _AS_Y.sub(lambda _: f"{golds[0][0]}({golds[0][1]})=", answer) if answer.count("y") == 1 else answer
+    if len(answers) == 1 and not golds and "y" not in answer and gold.count("y") == 1 and _AS_Y.match(gold):
+        return re.sub(rf"^\s?{_DEFINED.pattern}", "y=", answer)
     if not golds or not answers:
         return answer
     (gold_f, gold_x), (answer_f, answer_x) = golds[0], answers[0]

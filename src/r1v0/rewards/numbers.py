@@ -20,6 +20,9 @@ _FRACTION = re.compile(r" ?\\frac ?\{(\d+)\} ?\{(\d+)\}(?! ?(?:\d|\\frac|\^))")
 _ANY_FRACTION = re.compile(r" ?\\frac ?\{\d+\} ?\{")
 _AFTER_PERCENT = re.compile(r"\\% ?[\d.]")
 _AFTER_FRACTION = re.compile(r"\\frac ?\{\d+(?:\.\d+)?\} ?\{\d+(?:\.\d+)?\} ?(?:\d|\.\d|\\frac ?\{\d)")
+ROUNDED = 6
+"""Digits that a rounded decimal must have to answer a fraction: .333333 is 1/3, and .333 is not."""
+
 _EXACT = re.compile(
     r"(-?)(?:(\d+)(?:\.(\d+))?|\.(\d+))(?: ?(?:\\times|\\cdot|\*) ?10 ?\^ ?(?:\{ ?(-?\d{1,4}) ?\}|(\d)))?"
     r"|(-?)(?:\\frac ?\{(-?\d+)\} ?\{(\d+)\}|(\d+) ?/ ?(\d+))"
@@ -107,7 +110,23 @@ def equal(gold: str, answer: str) -> bool | None:
     answers = {answer_value, answer_value / 100} if answer_percent > gold_percent else {answer_value}
     if golds & answers:
         return True
-    return None if "." in gold + answer else False
+    if "." not in gold + answer:
+        return False
+    rounded = _rounds(answer, gold_value) or _rounds(gold, answer_value)
+    return True if rounded and gold_percent == answer_percent and not ("." in gold and "." in answer) else None
+
+
+def _rounds(text: str, value: Fraction) -> bool:
+    """Whether a decimal of at least ROUNDED digits is the value, rounded: 2.314814814815 \\times 10^{-3} is 1/432."""
+    match = _EXACT.fullmatch(text.removesuffix(r"\%").rstrip())
+    if match is None or not (match[3] or match[4]):
+        return False
+    tail = match[3] or match[4]
+    if len(f"{match[2] or ''}{tail}".lstrip("0")) < ROUNDED:
+        return False
+    last = Fraction(10) ** (int(match[5] or match[6] or 0) - len(tail))
+    stated = exact(text.removesuffix(r"\%").rstrip())
+    return stated is not None and abs(stated - value) <= last / 2
 
 
 def mixed(text: str) -> str | None:

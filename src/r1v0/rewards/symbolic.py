@@ -23,6 +23,7 @@ from typing import Any
 
 from r1v0.rewards import families, latex, numbers, ranges, values
 from r1v0.rewards.extract import MAX_ANSWER
+from r1v0.rewards.forms import same_time
 from r1v0.rewards.letters import alike, spread
 from r1v0.rewards.values import EXACT_TOLERANCE, FLOAT_TOLERANCE
 
@@ -45,6 +46,10 @@ def compare(gold: str, answer: str, forms: bool = False) -> Comparison:
         return Comparison(False, "empty gold" if not gold.strip() else "empty answer")
     if len(gold) > MAX_ANSWER or len(answer) > MAX_ANSWER:
         return Comparison(False, f"longer than {MAX_ANSWER} characters")
+    gold, answer = latex.narrow(gold), latex.narrow(answer)
+    as_time = same_time(gold, answer) if ":" in gold else None
+    if as_time is not None:
+        return Comparison(as_time, "compared as times of the day")
     as_text = _compare_as_text(gold, answer)
     if as_text is not None:
         return as_text

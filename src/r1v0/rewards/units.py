@@ -49,6 +49,18 @@ _COUNTED = re.compile(r"^([-+]?\d[\d.,]*)\s+([a-z]{4,20}(?: [a-z]{2,20}){0,2})$"
 _UNICODE = re.compile(r"(?<=\d)\s?(k?m|[cm]m|ft|in)([²³])")
 
 
+def counted(text: str) -> str:
+    """9 chickens and 10 rabbits as the list 9, 10. Units of the table are one measure: 5 feet and 6 inches."""
+    parts = re.split(r"\s*(?:,|(?<![a-zA-Z])and(?![a-zA-Z]))\s*", text)
+    items = [_COUNTED.match(part) for part in parts if part]
+    if len(items) < 2 or not all(items):
+        return text
+    words = [item[2].casefold() for item in items if item]
+    if any(_COUNTING.search(word) or set(word.split()) & UNITS.keys() for word in words):
+        return text
+    return ", ".join(item[1] for item in items if item)
+
+
 def marked(text: str) -> str:
     """5 m² written so that its m is known to be a unit: 5 \\text{m}^2."""
     return _UNICODE.sub(lambda match: rf"\text{{{match[1]}}}^{'23'['²³'.index(match[2])]}", text)

@@ -94,6 +94,7 @@ class _Unknown(Exception):
 def same_function(gold: Any, answer: Any) -> bool | None:
     """Whether two expressions in variables have the same values wherever both have real ones. None is no opinion."""
     import mpmath
+    from sympy import Float
 
     symbols = sorted(gold.free_symbols | answer.free_symbols, key=lambda symbol: str(symbol.name))
     if not symbols or any(symbol.name == "i" for symbol in symbols):
@@ -112,7 +113,8 @@ def same_function(gold: Any, answer: Any) -> bool | None:
             if not mpmath.isfinite(size):
                 return None
             if abs(left - right) > size * mpmath.mpf(10) ** -50:
-                return None if abs(left - right) < size * mpmath.mpf(10) ** -12 else False
+                rounded = gold.has(Float) or answer.has(Float)
+                return None if rounded or abs(left - right) < size * mpmath.mpf(10) ** -12 else False
             met += 1
     return True if met >= ENOUGH else None
 
@@ -138,6 +140,8 @@ def _real(expression: Any, point: dict[Any, Any]) -> Any:
         if abs(expression.p) > LARGEST or expression.q > LARGEST:
             raise _Unknown
         return mpmath.mpf(expression.p) / expression.q
+    if expression.is_Float:
+        return mpmath.mpf(str(expression))
     if expression in (pi, E):
         return +(mpmath.pi if expression == pi else mpmath.e)
     if expression.is_Mul:
