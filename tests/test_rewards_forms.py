@@ -156,6 +156,7 @@ EQUAL = {
     "units": [
         ("5", r"5\text{ cm}^3"),
         (r"5\text{ cm}^2", "5"),
+        (r"5\text{ cm}^2", "5 square units"),
         (r"5\text{ cm}^2", r"5\text{ square centimeters}"),
         (r"5\text{ cm}^3", r"5\text{ cubic cm}"),
         ("5", r"5\text{ km/h}"),
@@ -218,6 +219,11 @@ UNEQUAL = {
         ("42_7", "4 2_7"),
         ("1.87e6", "1.87e6 1"),
         ("22_6", "22_60"),
+        ("-37_8", "-37_2"),
+        (r"\text{A5}_{11}", r"\text{A5}_{14}"),
+        ("185", r"18^\circ5"),
+        ("18", r"1\$8"),
+        ("18", "$1$$8$"),
         ("4000/9", r"40/9\%"),
         (r"\frac13", r"34\frac13\%"),
         ("1/6", r"\frac12 \frac13"),
@@ -295,6 +301,8 @@ UNEQUAL = {
         ("x", r"x + \frac{1}{(x^2+10^9)^9}"),
         ("x", r"x\cos(10^{-19})"),
         ("x", r"x\tanh(100)"),
+        (r"I \frac{d \omega}{d t}+2 B \omega=T", r"-I \frac{d \omega}{d t}+2 B \omega=T"),
+        (r"\frac{dy}{dx}+y", r"2\frac{dy}{dx}+y"),
     ],
     "more or less": [
         ("3", r"3\text{ or more}"),
@@ -315,6 +323,8 @@ UNEQUAL = {
         (r"5\text{ m/s}", r"5\text{ m}"),
         (r"5\text{ mph}", r"5\text{ km/h}"),
         ("6 AM", "6 PM"),
+        (r"45\text{ units}^2", r"45\text{ units}^3"),
+        (r"45\text{ cm}^2", "45 cubic units"),
     ],
     "rounded decimals": [
         (r"\frac13", ".33333"),

@@ -36,7 +36,7 @@ _REPEATING = re.compile(r"(\d{0,30})\.(\d{0,30})\\(?:overline|bar)\s*\{?(\d{1,30
 _ROOT = re.compile(r"√\s*(\d+|[a-zA-Z])")
 _MEMBER = re.compile(r"^[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")
 _LETTER = re.compile(r"\\(?:mathrm|mathit|text|rm)\s*\{\s*([eid])\s*\}")
-_SUBSCRIPT = re.compile(r"^(\d[0-9A-Fa-f]*)_(?:\{(?:\\text\{)?(\w+)\}?\}|(\w{1,2}))$")
+_SUBSCRIPT = re.compile(r"^(-?(?=[A-F]*\d)[0-9A-F][0-9A-Fa-f]*)_(?:\{(?:\\text\{)?(\w+)\}?\}|(\w{1,2}))$")
 _CHOICE = re.compile(r"^(?:" + WRAPPER + r"\{)?\s*\(([A-Z])\)")
 _BARE_WORDS = re.compile(r"^[A-Za-z][A-Za-z',.()\s-]*$")
 _LONG_WORD = re.compile(r"[A-Za-z]{4}")
@@ -106,8 +106,8 @@ def clean(text: str) -> tuple[str, str]:
     text = forms.approximated(forms.unconditional(text))
     unit = "dollar" if _DOLLAR.match(text.lstrip("-+ ")) else "degree" if _DEGREES.search(text) else ""
     unit = "euro" if _EURO.search(text) else unit
-    text = _EURO.sub(r"\1", _DOLLAR.sub("", text)).replace("$", "")
-    text = _DEGREES.sub("", _LETTER.sub(r"\1", text))
+    text = _EURO.sub(r"\1", _DOLLAR.sub(" ", text)).replace("$", " ")  # a space: 1\$8 is not 18
+    text = _DEGREES.sub(" ", _LETTER.sub(r"\1", text)).strip()
     text = " ".join(_TEXT.sub(_unwrap_mathematics, forms.plain(text)).rstrip(" .,;").split())
     text = _MAGNITUDE.sub(lambda match: rf"\cdot 10^{{{MAGNITUDES[match[1].casefold()]}}}", text)
     text, named = units.without_unit(units.counted(text))

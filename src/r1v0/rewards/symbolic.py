@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from r1v0.rewards import families, latex, numbers, ranges, values
+from r1v0.rewards import families, latex, numbers, ranges, units, values
 from r1v0.rewards.extract import MAX_ANSWER
 from r1v0.rewards.forms import same_time
 from r1v0.rewards.letters import alike, spread
@@ -54,7 +54,7 @@ def compare(gold: str, answer: str, forms: bool = False) -> Comparison:
     if as_text is not None:
         return as_text
     (gold_text, gold_unit), (answer_text, answer_unit) = _clean(gold), latex.clean(answer)
-    if gold_unit and answer_unit and gold_unit != answer_unit:
+    if units.conflict(gold_unit, answer_unit):
         return Comparison(False, f"units differ: {gold_unit}, {answer_unit}")
     gold_base, answer_base = latex.subscript(gold_text), latex.subscript(answer_text)
     if gold_base and answer_base and gold_base[1] != answer_base[1]:
@@ -146,6 +146,7 @@ def _compare_parsed(gold_text: str, answer_text: str, forms: bool) -> Comparison
     shown = (_show(gold), _show(answer)) if forms else ("", "")
     if gold is None or answer is None:
         return Comparison(False, f"the {'gold' if gold is None else 'answer'} cannot be parsed", *shown)
+    gold, answer = _opaque(gold), _opaque(answer)
     if _is_no_value(gold, answer):
         return Comparison(False, "the answer is an equation that states no value", *shown)
     function = _same_function(gold, answer)
@@ -167,6 +168,15 @@ def _same_function(gold: Any, answer: Any) -> bool | None:
     if not isinstance(gold, Expr) or not isinstance(answer, Expr):
         return None
     return values.same_function(gold, answer)
+
+
+def _opaque(parsed: Any) -> Any:
+    """With derivatives as names: of a letter that is no function of t, d\\omega/dt would be 0 and could have any factor."""
+    from sympy import Derivative, Symbol
+
+    if not hasattr(parsed, "has") or not parsed.has(Derivative):
+        return parsed
+    return parsed.replace(lambda part: isinstance(part, Derivative), lambda part: Symbol(str(part), real=True))
 
 
 def _both_cases(text: str) -> bool:

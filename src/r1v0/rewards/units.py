@@ -16,7 +16,7 @@ _UNITS = {
     "year": "yr year", "dollar": "dollar usd", "cent": "cent", "euro": "euro €", "degree": "degree deg", "radian": "radian rad",
     "gram": "g gram", "kg": "kg kilogram", "mg": "mg milligram", "ton": "ton tonne", "pound": "lb pound", "ounce": "oz ounce",
     "liter": "l liter litre", "ml": "ml milliliter millilitre", "gallon": "gal gallon", "quart": "quart", "pint": "pint",
-    "percent": "percent pct percentage", "newton": "newton", "joule": "j joule", "watt": "w watt", "volt": "v volt",
+    "percent": "percent pct percentage", "unit": "unit", "newton": "newton", "joule": "j joule", "watt": "w watt", "volt": "v volt",
     "hertz": "hz hertz", "mph": "mph", "kph": "kph kmh kmph", "am": "am", "pm": "pm",
 }  # fmt: skip
 UNITS = {
@@ -39,7 +39,7 @@ _COUNTING = re.compile(
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?[1-9]\s*\}|[1-9]))?"
 _PART = rf"{WRAPPER}\{{[^{{}}]*\}}{_POWER}"
 _UNIT_TEXT = re.compile(rf"(?<=[^\s(\[,=+*/^_-])\s?{_PART}(?:\s*(?:/|\\cdot|\\,)?\s*{_PART})*$")
-_WORD = rf"(?:{'|'.join(sorted((re.escape(unit) for unit in UNITS if len(unit) > 1), key=len, reverse=True))}|units?)"
+_WORD = rf"(?:{'|'.join(sorted((re.escape(unit) for unit in UNITS if len(unit) > 1), key=len, reverse=True))})"
 _PLAIN = rf"(?:(?:square|cubic|sq\.?|cu\.?) )?{_WORD}(?: (?:squared|cubed))?{_POWER}"
 _UNIT_WORD = re.compile(
     rf"(?<=[\d}}\s)%]){_PLAIN}(?:\s?(?:/|per )\s?(?:{_PLAIN}|(?:[smhg]|min){_POWER}))?$", re.IGNORECASE
@@ -47,6 +47,16 @@ _UNIT_WORD = re.compile(
 _QUOTIENT_OF_LETTERS = re.compile(rf"(?<=[\d\s}}])(?:k?m|[gl])/(?:s|h|min){_POWER}$", re.IGNORECASE)
 _COUNTED = re.compile(r"^([-+]?\d[\d.,]*)\s+([a-z]{4,20}(?: [a-z]{2,20}){0,2})$", re.IGNORECASE)
 _UNICODE = re.compile(r"(?<=\d)\s?(k?m|[cm]m|ft|in)([²³])")
+
+
+def conflict(gold: str, answer: str) -> bool:
+    """Whether two units are different. An unnamed one ("square units") stands for any with its power."""
+    if not gold or not answer or gold == answer:
+        return False
+    if not any(re.match(r"unit(?:\^|$)", unit) for unit in (gold, answer)):
+        return True
+    powers = [re.sub(r"^[a-z€]+", "", unit) for unit in (gold, answer)]
+    return powers[0] != powers[1]
 
 
 def counted(text: str) -> str:
