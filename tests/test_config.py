@@ -364,7 +364,7 @@ PAPERS = {
     "grpo": ("ppo", "sequence", "std", 0.2, 0.2, False),
     "dr_grpo": ("ppo", "constant", "none", 0.2, 0.2, False),
     "dapo": ("ppo", "token", "std", 0.2, 0.28, True),
-    "cispo": ("cispo", "token", "std", 1.0, 5.0, False),
+    "cispo": ("cispo", "token", "std", 1.0, 4.0, False),
     "gspo": ("gspo", "sequence", "std", 3e-4, 4e-4, False),
 }
 

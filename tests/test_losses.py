@@ -89,6 +89,18 @@ def test_cispo_keeps_the_gradient_of_clipped_tokens() -> None:
     assert low_cap == pytest.approx([-1.2 * a / 5, -a / 5, -0.5 * a / 5, 1.2 * a / 5, 0.5 * a / 5])
 
 
+def test_cispo_caps_the_weight_at_5() -> None:
+    """ScaleRL's (arXiv 2510.13786) and TRL's min(ratio, 5): the cap itself, where ours is written 1 + clip_high."""
+    config = variant("cispo")
+    batch, _ = batch_and_logprobs(config)
+    ratios = torch.tensor([1.0, 4.9, 5.1, 6.5, 100.0, 0.01])
+    logprobs = torch.where(batch.weights != 0, batch.sample_logprobs + ratios.log(), 0.0).requires_grad_()
+    loss, _ = policy_loss(logprobs, batch, config)
+    advantages = torch.tensor([ADVANTAGE_STD] * 3 + [-ADVANTAGE_STD] * 2)
+    theirs = -(ratios[1:].clamp(max=5.0) * advantages * logprobs[1:]).sum() / 5
+    assert loss.item() == pytest.approx(theirs.item(), rel=1e-5)
+
+
 def test_gspo_gives_all_tokens_of_a_sequence_its_gradient() -> None:
     """Unclipped: A's ratio is 0.909 < 1 with A > 0; every token gets -ratio a / (2 * 3). B (A < 0, below) is clipped."""
     a, ratio_a = ADVANTAGE_STD, 0.75 ** (1 / 3)

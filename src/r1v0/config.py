@@ -102,7 +102,7 @@ class GrpoConfig:
     clip_low: float = 0.2
     """a ratio below 1 - clip_low is clipped"""
     clip_high: float = 0.2
-    """a ratio above 1 + clip_high is clipped"""
+    """a ratio above 1 + clip_high is clipped (cispo: TRL's epsilon_high less 1)"""
     refill: bool = False
     """replace flat groups by sampling further problems until `groups` of them have a gradient (DAPO)"""
     max_refills: int = 4
@@ -126,7 +126,7 @@ class GrpoConfig:
 @dataclass(frozen=True)
 class OptimizerConfig:
     lr: float = 3e-4
-    """peak learning rate of AdamW"""
+    """peak learning rate of AdamW; docs/algorithm.md has a table by size and method"""
     warmup_steps: int = 5
     """steps of linear warm-up"""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -240,12 +240,12 @@ class Config:
 
 # Papers' names for rows of settings. Sources: grpo DeepSeekMath (arXiv 2402.03300, eq. 3); dr_grpo Understanding
 # R1-Zero-Like Training (2503.20783, sec. 3.2); dapo DAPO (2503.14476, eq. 8, 11, 12); cispo MiniMax-M1 (2506.13585,
-# eq. 4: no lower bound); gspo Group Sequence Policy Optimization (2507.18071, eq. 5, and sec. 5.1 for its clip range).
+# eq. 4: no lower bound; the cap of 5 is ScaleRL's, 2510.13786, and TRL's); gspo Group Sequence Policy Optimization (2507.18071, eq. 5, and sec. 5.1 for its clip range).
 VARIANTS: dict[str, dict[str, Any]] = {
     "grpo": dict(surrogate="ppo", aggregation="sequence", advantage_scale="std", clip_low=0.2, clip_high=0.2, refill=False),
     "dr_grpo": dict(surrogate="ppo", aggregation="constant", advantage_scale="none", clip_low=0.2, clip_high=0.2, refill=False),
     "dapo": dict(surrogate="ppo", aggregation="token", advantage_scale="std", clip_low=0.2, clip_high=0.28, refill=True),
-    "cispo": dict(surrogate="cispo", aggregation="token", advantage_scale="std", clip_low=1.0, clip_high=5.0, refill=False),
+    "cispo": dict(surrogate="cispo", aggregation="token", advantage_scale="std", clip_low=1.0, clip_high=4.0, refill=False),
     "gspo": dict(surrogate="gspo", aggregation="sequence", advantage_scale="std", clip_low=3e-4, clip_high=4e-4, refill=False),
 }  # fmt: skip
 
