@@ -240,7 +240,8 @@ class Config:
 
 # Papers' names for rows of settings. Sources: grpo DeepSeekMath (arXiv 2402.03300, eq. 3); dr_grpo Understanding
 # R1-Zero-Like Training (2503.20783, sec. 3.2); dapo DAPO (2503.14476, eq. 8, 11, 12); cispo MiniMax-M1 (2506.13585,
-# eq. 4: no lower bound; the cap of 5 is ScaleRL's, 2510.13786, and TRL's); gspo Group Sequence Policy Optimization (2507.18071, eq. 5, and sec. 5.1 for its clip range).
+# eq. 4: no lower bound; the cap of 5 is that of ScaleRL, 2510.13786, and TRL);
+# gspo Group Sequence Policy Optimization (2507.18071, eq. 5, and sec. 5.1 for its clip range).
 VARIANTS: dict[str, dict[str, Any]] = {
     "grpo": dict(surrogate="ppo", aggregation="sequence", advantage_scale="std", clip_low=0.2, clip_high=0.2, refill=False),
     "dr_grpo": dict(surrogate="ppo", aggregation="constant", advantage_scale="none", clip_low=0.2, clip_high=0.2, refill=False),
