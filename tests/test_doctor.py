@@ -279,12 +279,12 @@ def test_control_characters_of_a_run_do_not_reach_the_terminal(tmp_path: Path) -
 # the command line
 
 
-def test_the_report_is_ordered_wrapped_and_ends_with_0(
+def test_the_report_is_ordered_wrapped_and_ends_with_1_where_there_is_a_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "90")
     run = make(tmp_path / "run", rows(length__truncated_frac=0.8, policy__clip_frac=0.3), sets=["steps=50"])
-    assert cli.main(["doctor", str(run), str(run)]) == 0
+    assert cli.main(["doctor", str(run), str(run)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{run}: 1 problem, 2 warnings, ")
     marks = [line[2:10].strip() for line in lines if line.startswith("  ") and line[2:3].strip()]

@@ -125,7 +125,11 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--batch", type=_path, metavar="FILE", help='JSON lines {"gold", "pred"} to grade')
     verify.add_argument("--reward", default="math", metavar="NAME", help="which reward decides (default: math)")
 
-    doctor = verb("doctor", _doctor, "tell what went well or wrong in a run, each with the figure that shows it")
+    doctor = verb(
+        "doctor",
+        _doctor,
+        "tell what went well or wrong in a run, each with the figure that shows it (exit code 1: a problem)",
+    )
     doctor.add_argument("runs", nargs="+", type=_path, metavar="RUN", help="run folder, finished or not")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
 
@@ -334,14 +338,16 @@ def _verify(arguments: argparse.Namespace) -> int:
     return int(not right)
 
 
-def _doctor(arguments: argparse.Namespace) -> None:
+def _doctor(arguments: argparse.Namespace) -> int:
     from r1v0 import doctor
 
+    found = [(run, doctor.examine(run)) for run in arguments.runs]
     if arguments.json:
-        print(doctor.as_json(arguments.runs))
-        return
-    width = min(140, shutil.get_terminal_size().columns)
-    print("\n\n".join(doctor.report(run, doctor.examine(run), width) for run in arguments.runs))
+        print(doctor.as_json(found))
+    else:
+        width = min(140, shutil.get_terminal_size().columns)
+        print("\n\n".join(doctor.report(run, findings, width) for run, findings in found))
+    return int(any(finding.mark == "problem" for _, findings in found for finding in findings))
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:

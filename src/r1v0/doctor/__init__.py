@@ -45,9 +45,9 @@ def report(folder: Path, findings: Sequence[Finding], width: int) -> str:
     return "\n".join(lines)
 
 
-def as_json(folders: Sequence[Path]) -> str:
+def as_json(found: Sequence[tuple[Path, Sequence[Finding]]]) -> str:
     """The findings of several runs as a JSON array of {"run", "findings"}."""
-    runs = [{"run": str(folder), "findings": [asdict(finding) for finding in examine(folder)]} for folder in folders]
+    runs = [{"run": str(folder), "findings": [asdict(finding) for finding in findings]} for folder, findings in found]
     return json.dumps(runs, indent=2)
 
 

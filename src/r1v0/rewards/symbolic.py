@@ -95,20 +95,21 @@ def _compare_as_text(gold: str, answer: str) -> Comparison | None:
 
 def _compare_cleaned(gold: str, answer: str, forms: bool) -> Comparison:
     """The verdict on two cleaned answers: by their numbers, as families or sets, or by the parser."""
-    as_numbers = numbers.equal(gold, answer) if not forms else None
+    shown = [_show(_parse(text, True, True)) for text in (gold, answer)] if forms else []
+    as_numbers = numbers.equal(gold, answer)
     if as_numbers is not None:
-        return Comparison(as_numbers, f"{'equal' if as_numbers else 'not equal'} as numbers")
+        return Comparison(as_numbers, "equal symbolically" if as_numbers else "not equal symbolically", *shown)
     answer = alike(gold, answer)
     gold, answer = spread(gold), spread(answer)
     as_families = _compare_families(gold, answer)
     if as_families is not None:
-        return Comparison(as_families, "compared as families of values, one for each integer")
+        return Comparison(as_families, "compared as families of values, one for each integer", *shown)
     if ranges.is_range(gold) or ranges.is_range(answer):
         sets = [ranges.as_set(text, lambda side: _parse(side, True, True)) for text in (gold, answer)]
         if sets[0] is not None and sets[1] is not None:
             (gold_set, gold_name), (answer_set, answer_name) = sets[0], sets[1]
             named_apart = bool(gold_name and answer_name and gold_name != answer_name)
-            return Comparison(not named_apart and ranges.same(gold_set, answer_set), "compared as sets of numbers")
+            return Comparison(not named_apart and ranges.same(gold_set, answer_set), "compared as sets", *shown)
     return _compare_parsed(gold, answer, forms)
 
 
