@@ -72,6 +72,16 @@ EQUAL = {
         (r"W(n)=1 \text{ and } W(n)=-1", r"W(x)=1 \text{ or } W(x)=-1"),
         (r"p=5, q=2 \text{ and } p=7, q=2", "p=5,q=2;p=7,q=2"),
     ],
+    "named values": [
+        ("x=2, y=3", "y=3, x=2"),
+        ("x=2, y=3", "(2,3)"),
+        ("y=3, x=2", "(2,3)"),
+        ("x=2, y=3", "2, 3"),
+        ("(2,3)", "x=2, y=3"),
+        ("f(1)=2, f(2)=3", r"f(2)=3 \text{ and } f(1)=2"),
+        ("a_3=2, a_{37}=19", r"a_{37}=19, a_3=\frac42"),
+        ("x=2, x=3", "x=3, x=2"),
+    ],
     "for all": [
         ("f(x)=1", r"f(x)=1 \text{ for all } x"),
         (r"f(x)=1 \text{ for all } x", "f(x)=1"),
@@ -143,6 +153,7 @@ EQUAL = {
         ("2", r"17 \equiv 2 \pmod{5}"),
         ("2", r"x \equiv 2 \pmod{5}"),
         ("2", r"2 \pmod 5"),
+        (r"2 \pmod 5", r"x \equiv 7 \pmod 5"),
     ],
     "roots and logarithms": [
         (r"\sqrt{1/n}", r"1/\sqrt n"),
@@ -288,6 +299,8 @@ UNEQUAL = {
         ("3", r"17 \bmod 5 = 3"),
         ("3", r"17 \equiv 3 \pmod 5"),
         (r"2 \pmod 5", r"2 \pmod 7"),
+        (r"2 \pmod 5", r"8 \pmod 5"),
+        ("2", r"7 \pmod 5"),
         (r"x \equiv 2 \pmod{5}", r"x \equiv 2 \pmod{7}"),
     ],
     "roots and logarithms": [
@@ -303,6 +316,14 @@ UNEQUAL = {
         ("x", r"x\tanh(100)"),
         (r"I \frac{d \omega}{d t}+2 B \omega=T", r"-I \frac{d \omega}{d t}+2 B \omega=T"),
         (r"\frac{dy}{dx}+y", r"2\frac{dy}{dx}+y"),
+    ],
+    "named values": [
+        ("x=2, y=3", "x=3, y=2"),
+        ("x=2, y=3", "(3,2)"),
+        ("x=2, y=3", "3, 2"),
+        ("(2,3)", "x=3, y=2"),
+        ("f(1)=2, f(2)=3", "f(1)=3, f(2)=2"),
+        ("x=2, y=3", "x=2"),
     ],
     "more or less": [
         ("3", r"3\text{ or more}"),

@@ -121,6 +121,14 @@ def without_modulus(text: str) -> tuple[str, str]:
     return rest, f"mod {int(modulus[:50])}"
 
 
+def congruent(gold: str, answer: str, unit: str) -> bool:
+    """Whether both are integers that are congruent by the modulus that both state ("mod 5")."""
+    if not unit.startswith("mod ") or not all(re.fullmatch(r"-?\d{1,50}", text) for text in (gold, answer)):
+        return False
+    modulus = int(unit[4:])
+    return modulus > 0 and (int(gold) - int(answer)) % modulus == 0
+
+
 def unconditional(text: str) -> str:
     r"""Without what holds for every value: f(x)=1 \text{ for all } x; cx, where c is a constant."""
     words = flat(text)

@@ -9,6 +9,7 @@ import re
 _DEFINED = re.compile(r"(?<![a-zA-Z\\])([a-zA-Z])\s?\(\s?([a-zA-Z])\s?\)\s?=")
 _AS_Y = re.compile(r"^\s?y\s?=")
 _ASSIGNED = re.compile(r"\s*([a-zA-Z](?:_\w)?)\s?=\s?([^=]+)")
+_LABELLED = re.compile(r"(\\?[a-zA-Z]{1,3}(?:_(?:\w|\{\w{1,5}\}))?(?:\(\w{1,5}\))?)\s?=([^=]+)")
 _WORD = re.compile(r"\\text\s?\{\s?(?:and|or)\s?\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])|;")
 _COMMANDS = re.compile(r"(\\[a-zA-Z]+)")
 
@@ -35,6 +36,47 @@ def alike(gold: str, answer: str) -> str:
     return "".join(
         part if part.startswith("\\") else "".join(names.get(letter, letter) for letter in part) for part in parts
     )
+
+
+def pairs(gold: str, answer: str) -> list[list[tuple[str, str]]] | None:
+    """Which values must be equal, where the gold answer names several (x=2, y=3): by their names, or for a list or tuple in
+    order, of the names as written or sorted. Each list is a way to be right. None if the gold answer names none."""
+    named, given = _named(gold), _named(answer)
+    if named is None:
+        return None
+    if given is not None:
+        return [[(named[name], given[name]) for name in named]] if named.keys() == given.keys() else None
+    bare = answer.strip()
+    inner = bare[1:-1] if bare[:1] == "(" and bare[-1:] == ")" else bare
+    values = items(inner)
+    if len(values) != len(named) or any("=" in value for value in values):
+        return None
+    return [
+        list(zip(order, values, strict=True)) for order in (named.values(), [named[name] for name in sorted(named)])
+    ]
+
+
+def items(text: str) -> list[str]:
+    """The parts of a list, at commas outside of brackets, semicolons and "and"."""
+    parts, depth, start = [], 0, 0
+    text = _WORD.sub(",", text)
+    for place, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append(text[start:place])
+            start = place + 1
+    return [part.strip() for part in (*parts, text[start:]) if part.strip()]
+
+
+def _named(text: str) -> dict[str, str] | None:
+    """x=2, y=3 as {"x": "2", "y": "3"}; None where names are missing or stand twice."""
+    if text.count("=") < 2 or ("(" not in text and "," not in text and _WORD.search(text) is None):
+        return None
+    found = [_LABELLED.fullmatch(item) for item in items(text)]
+    names = [re.sub(r"[\s{}]", "", match[1]) for match in found if match]
+    if len(names) < 2 or len(names) < len(found) or len(set(names)) < len(names):
+        return None
+    return dict(zip(names, [match[2].strip() for match in found if match], strict=True))
 
 
 def spread(text: str) -> str:

@@ -23,8 +23,8 @@ from typing import Any
 
 from r1v0.rewards import families, latex, numbers, ranges, units, values
 from r1v0.rewards.extract import MAX_ANSWER
-from r1v0.rewards.forms import same_time
-from r1v0.rewards.letters import alike, spread
+from r1v0.rewards.forms import congruent, same_time
+from r1v0.rewards.letters import alike, pairs, spread
 from r1v0.rewards.values import EXACT_TOLERANCE, FLOAT_TOLERANCE
 
 __all__ = ["EXACT_TOLERANCE", "FLOAT_TOLERANCE", "Comparison", "compare"]
@@ -56,6 +56,8 @@ def compare(gold: str, answer: str, forms: bool = False) -> Comparison:
     (gold_text, gold_unit), (answer_text, answer_unit) = _clean(gold), latex.clean(answer)
     if units.conflict(gold_unit, answer_unit):
         return Comparison(False, f"units differ: {gold_unit}, {answer_unit}")
+    if gold_unit == answer_unit and congruent(gold_text, answer_text, gold_unit):
+        return Comparison(True, f"congruent, {gold_unit}")
     gold_base, answer_base = latex.subscript(gold_text), latex.subscript(answer_text)
     if gold_base and answer_base and gold_base[1] != answer_base[1]:
         return Comparison(False, f"bases differ: {gold_base[1]}, {answer_base[1]}")
@@ -101,6 +103,10 @@ def _compare_cleaned(gold: str, answer: str, forms: bool) -> Comparison:
         return Comparison(as_numbers, "equal symbolically" if as_numbers else "not equal symbolically", *shown)
     answer = alike(gold, answer)
     gold, answer = spread(gold), spread(answer)
+    ways = pairs(gold, answer)
+    if ways is not None:
+        right = any(all(_compare_cleaned(*pair, False).equal for pair in way) for way in ways)
+        return Comparison(right, "compared by name", *shown)
     as_families = _compare_families(gold, answer)
     if as_families is not None:
         return Comparison(as_families, "compared as families of values, one for each integer", *shown)
