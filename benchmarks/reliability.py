@@ -1,6 +1,6 @@
 """results/reliability.md from what the long tests recorded.
 
-    python benchmarks/reliability.py        reads results/reliability-kill.json, reliability-fuzz.json and soak.json
+    python benchmarks/reliability.py        reads results/reliability-kill.json, -fuzz.json, -mutants.json and soak.json
 
 It only writes down what is in those files; a test whose file is not there is named as not run.
 """
@@ -65,6 +65,29 @@ def fuzz(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def mutants(found: dict[str, Any]) -> list[str]:
+    rows = [
+        (name, *(str(counts[verdict]) for verdict in ("noticed", "timeout", "survived", "equivalent")))
+        for name, counts in found["modules"].items()
+    ]
+    survivors = [
+        f"- `{row['module']}.py` line {row['number']}: `{row['line']}` as `{row['becomes']}`"
+        for row in found["survivors"]
+    ]
+    return [
+        f"{found['date']}: {found['tried']} of {found['places']} places at which a module's operator, comparison, number or truth",
+        f"value can be changed (seed {found['seed']}), one change at each. **{found['noticed']} of "
+        f"{found['tried'] - found['equivalent']} were noticed ({found['share']:.1%})**; {found['equivalent']} more",
+        "cannot be told by any test ([mutants-equivalent.toml](../benchmarks/mutants-equivalent.toml) has the reasons).",
+        f"{found['seconds'] / 60:.0f} minutes, {found['machine']}; cosmic-ray {found['cosmic_ray']}, Python {found['python']}.",
+        "",
+        markdown_table(("module", "noticed", "ended by time", "not noticed", "cannot be told"), rows, left=1),
+        "",
+        "Not noticed:" if survivors else "All were noticed.",
+        *(["", *survivors] if survivors else []),
+    ]
+
+
 def soak(found: dict[str, Any]) -> list[str]:
     verdicts = [
         f"{name}: {'held' if check['ok'] else '**not held**'} ({check['text']})"
@@ -83,6 +106,7 @@ def soak(found: dict[str, Any]) -> list[str]:
 SECTIONS: tuple[tuple[str, str, str, Callable[[dict[str, Any]], list[str]]], ...] = (
     ("Kills", "make faults", "reliability-kill.json", kills),
     ("Fuzzing", "make fuzz", "reliability-fuzz.json", fuzz),
+    ("Changes to the code", "make mutants", "reliability-mutants.json", mutants),
     ("Soak", "make soak", "soak.json", soak),
 )
 

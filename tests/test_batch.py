@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from r1v0.batch import make_updates, pack, split
+from r1v0.batch import deal, make_updates, pack, split
 from r1v0.config import VARIANTS, GrpoConfig
 from r1v0.logprobs import token_logprobs
 from r1v0.losses import policy_loss
@@ -180,3 +182,38 @@ def test_layout_of_a_packed_batch() -> None:
     assert batch.weights.tolist() == pytest.approx([0, 0.2, 0.2, 0.2, 0.2, 0, 0, 0.1, 0.1, 0.1])
     assert batch.advantages.tolist() == pytest.approx([0, -0.7, -0.7, -0.7, -0.7, 0, 0, 0.7, 0.7, -0.3])
     assert batch.sample_logprobs.tolist() == [0, -1, -1, -1, -1, 0, 0, -0.5, -0.25, -1]
+
+
+@pytest.mark.parametrize("shares", [2, 3, 5, 7])
+@pytest.mark.parametrize("equal_keys", [1, 10, 200])
+def test_shares_are_cut_by_the_work_of_each_token(shares: int, equal_keys: int) -> None:
+    """A token at position t costs 1 + (t + 1/2) / equal_keys; a completion is of the share that its middle lies in."""
+    (batch,) = make_updates(random_groups(4, count=9, flat=0), config("grpo"), L_MAX, 0)
+    bounds = batch.cu_seqlens.tolist()
+    expected: dict[int, list[list[int]]] = {}
+    costs = [
+        sum(1 + Fraction(2 * t + 1, 2 * equal_keys) for t in batch.positions[a:b].tolist()) for a, b in pairwise(bounds)
+    ]
+    for i, parent in enumerate(batch.parents.tolist()):
+        if parent >= 0:
+            middle = sum(costs[:i]) + costs[i] / 2
+            tokens = batch.token_ids[bounds[i] : bounds[i + 1]].tolist()
+            expected.setdefault(int(middle * shares // sum(costs)), []).append(tokens)
+    parts = [
+        [
+            part.token_ids[a:b].tolist()
+            for (a, b), parent in zip(pairwise(part.cu_seqlens.tolist()), part.parents.tolist(), strict=True)
+            if parent >= 0
+        ]
+        for part in deal(batch, shares, equal_keys)
+    ]
+    assert parts == list(expected.values())
+
+
+def test_a_share_holds_each_prompt_once_before_its_completions() -> None:
+    (batch,) = make_updates(
+        [group([9] * 5, [[3] * 4, [4] * 4, [5] * 4, [6] * 4], [1.0, 0.0, 0.0, 1.0])], config("grpo"), L_MAX, 0
+    )
+    parts = deal(batch, 2, 1e9)  # no attention to speak of: 5 and 4 x 4 tokens, the first share ends at 10.5
+    assert [part.cu_seqlens.diff().tolist() for part in parts] == [[5, 4], [5, 4, 4, 4]]
+    assert [part.parents.tolist() for part in parts] == [[-1, 0], [-1, 0, 0, 0]]

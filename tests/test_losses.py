@@ -87,6 +87,8 @@ def test_cispo_keeps_the_gradient_of_clipped_tokens() -> None:
     assert gradient("cispo") == pytest.approx([-1.5 * a / 5, -a / 5, -0.5 * a / 5, 1.5 * a / 5, 0.5 * a / 5])
     low_cap = gradient("cispo", clip_high=0.2)
     assert low_cap == pytest.approx([-1.2 * a / 5, -a / 5, -0.5 * a / 5, 1.2 * a / 5, 0.5 * a / 5])
+    floor = gradient("cispo", clip_low=0.3)
+    assert floor == pytest.approx([-1.5 * a / 5, -a / 5, -0.7 * a / 5, 1.5 * a / 5, 0.7 * a / 5])
 
 
 def test_cispo_caps_the_weight_at_5() -> None:
@@ -119,6 +121,17 @@ def test_gspo_equals_the_papers_sequence_form_by_autograd() -> None:
     assert torch.allclose(logprobs.grad, plain.grad)  # type: ignore[arg-type]
 
 
+def test_gspo_takes_the_mean_of_a_sequence_whatever_its_weight() -> None:
+    """Weights of exactly 1 (a lone token under sequence aggregation has it) mark scored tokens as any other does."""
+    config = variant("gspo", clip_low=0.99, clip_high=9.0)
+    batch, logprobs = batch_and_logprobs(config)
+    heavy = replace(batch, weights=(batch.weights != 0).float())
+    loss, readings = policy_loss(logprobs, heavy, config)
+    ratio_a, ratio_b = 0.75 ** (1 / 3), 0.75 ** (1 / 2)
+    assert loss.item() == pytest.approx(-(3 * ratio_a - 2 * ratio_b) * ADVANTAGE_STD, rel=1e-5)
+    assert int(readings.tokens) == 5
+
+
 def test_kl_term_by_hand() -> None:
     """k3 with log ratios ln 2 (reference twice as likely): 2 - ln 2 - 1, on every token, averaged as the loss is."""
     config = variant("grpo", kl_coef=0.1)
@@ -144,6 +157,19 @@ def test_readings_by_hand() -> None:
     assert int(readings.tokens) == 5
     assert int(readings.clipped) == 2  # 1.5 with A > 0, 0.5 with A < 0
     assert float(readings.mismatch) == pytest.approx(sum(r - 1 - math.log(r) for r in (*RATIOS_A, *RATIOS_B)), rel=1e-5)
+
+
+def test_a_token_counts_as_clipped_where_its_gradient_is_cut() -> None:
+    """Ratios past a bound the other way, 1/2 with A > 0 and 3/2 with A < 0, keep theirs; CISPO's cap knows no sign."""
+    for name, ratios, clipped in (
+        ("grpo", [1.0, 0.5, 0.5, 1.5, 0.5], 1),
+        ("grpo", [1.5, 1.5, 1.0, 1.5, 1.5], 2),
+        ("cispo", [5.1, 1.0, 1.0, 5.1, 5.1], 3),
+    ):
+        config = variant(name)
+        batch, _ = batch_and_logprobs(config)
+        logprobs = torch.where(batch.weights != 0, batch.sample_logprobs + torch.tensor([1.0, *ratios]).log(), 0.0)
+        assert int(policy_loss(logprobs, batch, config)[1].clipped) == clipped, (name, ratios)
 
 
 def test_advantages_by_hand() -> None:

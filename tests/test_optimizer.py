@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from r1v0.config import OptimizerConfig
-from r1v0.optimizer import Optimizer, learning_rate
+from r1v0.optimizer import Optimizer, _buckets, learning_rate
 from tests.helpers import small_model
 
 CONFIG = OptimizerConfig(lr=0.01, beta1=0.9, beta2=0.95, grad_clip=1e9)
@@ -115,6 +115,14 @@ def test_offload_and_buckets_change_no_bit(dtype: torch.dtype, monkeypatch: pyte
         assert norms == results[0][0]
         assert all(torch.equal(p, results[0][1][name]) for name, p in parameters.items())
         assert all(torch.equal(p, results[0][2][name]) for name, p in masters.items())
+
+
+def test_buckets_are_filled_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to 10 weights at a time: 6 and 4 fill one exactly, 5 and 6 do not fit into one, 20 is one of its own."""
+    monkeypatch.setattr("r1v0.optimizer.BUCKET", 10)
+    sizes = {"a": 6, "b": 4, "c": 5, "d": 6, "e": 20, "f": 1, "g": 9, "h": 1}
+    found = _buckets({name: torch.empty(size) for name, size in sizes.items()})
+    assert found == [["a", "b"], ["c"], ["d"], ["e"], ["f", "g"], ["h"]]
 
 
 def test_offloaded_masters_are_not_the_parameters() -> None:

@@ -152,3 +152,61 @@ def test_the_page_of_intervals_is_what_the_benchmark_writes_and_holds_what_it_sa
 def test_mean() -> None:
     assert mean([1, 2]) == 1.5
     assert math.isnan(mean([]))
+
+
+def test_intervals_stay_between_0_and_1_whatever_is_rounded() -> None:
+    """Wilson's bound of none right is 0 and of all right 1, but not in floating point for every n."""
+    for n in range(1, 500):
+        none, every = accuracy_interval([[False]] * n), accuracy_interval([[True]] * n)
+        assert (none[1], every[2]) == (0.0, 1.0), n
+        assert 0 < none[2] < 1
+        assert 0 < every[1] < 1
+
+
+def score(won: float, lost: float, n: float, difference: float) -> float:
+    """Tango's statistic: the share of lost pairs is the likeliest one by trial, not by its formula."""
+    low, high = max(0.0, -difference) + 1e-12, (1 - difference) / 2 - 1e-12
+
+    def likelihood(q: float) -> float:
+        return won * math.log(q + difference) + lost * math.log(q) + (n - won - lost) * math.log(1 - 2 * q - difference)
+
+    for _ in range(200):
+        a, b = low + (high - low) / 3, high - (high - low) / 3
+        low, high = (a, high) if likelihood(a) < likelihood(b) else (low, b)
+    return (won - lost - n * difference) / math.sqrt(n * (2 * low + difference * (1 - difference)))
+
+
+def test_the_paired_interval_of_several_samples_by_hand() -> None:
+    """Differences 1, 0, 0, 1/2 of two samples each. Won 7/16 and lost 1/16 of the pairs, so a pair varies by 1/2 - 9/64 =
+    23/64; squares of the differences 11/16, with two made-up ones 11/16 + 46/64 = 45/32. That is the spread of
+    4 x 6 x 23/64 / (45/32) = 92/15 pairs, and at both bounds Tango's statistic is the normal's quantile."""
+    before = [[False, False], [False, True], [True, True], [False, False]]
+    after = [[True, True], [False, True], [True, True], [False, True]]
+    difference, low, high = paired_difference(before, after)
+    assert difference == 0.375
+    n = 92 / 15
+    for bound, sign in ((low, 1), (high, -1)):
+        assert score(7 / 16 * n, 1 / 16 * n, n, bound) == pytest.approx(sign * 1.959964, abs=1e-5)
+
+
+def test_a_paired_interval_of_nothing_but_losses_or_gains() -> None:
+    """At the edge of what can be; rounding must not ask for the root of a negative number."""
+    for n in range(1, 120):
+        wrong, right = [[False]] * n, [[True]] * n
+        worse, better = paired_difference(right, wrong), paired_difference(wrong, right)
+        assert worse[:2] == pytest.approx((-1, -1))
+        assert (better[0], better[2]) == pytest.approx((1, 1))
+        assert worse[2] == pytest.approx(-better[1])
+
+
+def test_unpaired_by_hand() -> None:
+    """.5 [.2, .7] before and .6 [.25, .95] after: .1 less sqrt(.35^2 + .2^2), and more by sqrt(.35^2 + .3^2)."""
+    found = unpaired_difference((0.5, 0.2, 0.7), (0.6, 0.25, 0.95))
+    assert found == pytest.approx((0.1, 0.1 - math.sqrt(0.1625), 0.1 + math.sqrt(0.2125)))
+
+
+def test_lists_that_do_not_belong_together_are_no_statistic() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        majority_correct(["1", "2"], [True])
+    with pytest.raises(ValueError, match="shorter"):
+        paired_difference([[True]] * 2, [[True]])

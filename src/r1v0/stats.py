@@ -114,7 +114,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 
 def powers_up_to(samples: int) -> list[int]:
     """1, 2, 4, ... and `samples` itself: the k of pass@k."""
-    return sorted({2**i for i in range(samples.bit_length()) if 2**i <= samples} | {samples})
+    return sorted({2**i for i in range(samples.bit_length())} | {samples})
 
 
 def majority_correct(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
