@@ -20,7 +20,7 @@ TORCH_INDEX ?= $(shell [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/d
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check bench soak fuzz faults mutants smollm2 clean
+.PHONY: help demo test test-slow test-cpus check bench soak fuzz faults mutants smollm2 clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,10 @@ test-slow: $(VENV)/dev ## the tests that take minutes
 
 soak: $(VENV)/runtime ## 300 steps watched from outside: memory, handles, workers and accuracy must hold (8 minutes)
 	$(PY) benchmarks/soak.py run runs/soak-$$(date +%Y%m%d-%H%M%S)
+
+test-cpus: $(VENV)/dev ## the numeric tests on less of this processor: without vector code, without AVX-512 (3 minutes)
+	ATEN_CPU_CAPABILITY=default $(PY) -m pytest -m "numeric and not slow"
+	ONEDNN_MAX_CPU_ISA=AVX2 $(PY) -m pytest -m "numeric and not slow"
 
 check: $(VENV)/dev ## lint, format and types
 	$(PY) -m ruff check .

@@ -10,6 +10,8 @@ from torch import Tensor
 from r1v0.models import attention, block_attention
 from r1v0.models.attention import adapt_varlen, packed
 
+pytestmark = pytest.mark.numeric
+
 HEADS, KV_HEADS, DIM = 4, 2, 8
 # Segments with their parents: prompts of 5, 1 and 40 tokens, completions short and long, and two that stand alone.
 LENGTHS = [5, 3, 9, 30, 1, 7, 7, 12, 40, 2, 1, 90, 6]

@@ -18,6 +18,8 @@ from r1v0.models.transformer import Transformer
 from r1v0.types import Batch, Group
 from tests.helpers import group, random_groups, rollout, small_model
 
+pytestmark = pytest.mark.numeric
+
 L_MAX = 32
 
 

@@ -18,6 +18,8 @@ from r1v0.trainer import train_step
 from r1v0.types import Batch
 from tests.helpers import PlainSgd, assert_same_weights, random_groups, small_model, small_policy
 
+pytestmark = pytest.mark.numeric
+
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError(

@@ -18,6 +18,8 @@ from r1v0.models.transformer import Transformer, initialise
 from r1v0.optimizer import Optimizer
 from tests.helpers import rollout
 
+pytestmark = pytest.mark.numeric
+
 CONFIG = OptimizerConfig(lr=0.01, grad_clip=1e9, states="8bit")
 WIDE = ModelConfig(80, 64, 96, 2, 4, 2, 16, 1e-6, 1e4, 512, False, True, False)  # its matrices are worth 8 bits
 

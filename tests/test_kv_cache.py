@@ -6,6 +6,8 @@ import torch
 from r1v0.models.families import ModelConfig
 from r1v0.models.kv_cache import SlotCache, attention_part
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(params=["compiled", "PyTorch"], autouse=True)
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:

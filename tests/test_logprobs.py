@@ -9,6 +9,8 @@ from r1v0.logprobs import ChunkedHead, head_slice, predictors, token_logprobs
 from r1v0.models.attention import packed
 from tests.helpers import rollout, small_model
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("width", [3, 7, 100])

@@ -25,6 +25,8 @@ from r1v0.types import Batch
 from tests.helpers import EOS, rollout, small_model
 from tests.test_models import hf_folder, ours_logits
 
+pytestmark = pytest.mark.numeric
+
 LORA = Lora(rank=4, alpha=6.0, base="some/base")
 CONFIG = OptimizerConfig(lr=0.01, grad_clip=1e9)
 

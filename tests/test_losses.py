@@ -15,6 +15,8 @@ from r1v0.losses import k3, policy_loss
 from r1v0.types import Batch
 from tests.helpers import group
 
+pytestmark = pytest.mark.numeric
+
 # Two completions of one prompt, [7]: A = 3 tokens with reward 1, B = 2 tokens with reward 0.
 # Ratios pi / pi_old by token: A 1.5, 1.0, 0.5; B 1.5, 0.5.
 RATIOS_A, RATIOS_B = [1.5, 1.0, 0.5], [1.5, 0.5]

@@ -17,6 +17,8 @@ from r1v0.models.loading import Policy, load, resolve_model, save
 from r1v0.rewards.answers import math
 from r1v0.types import Problem
 
+pytestmark = pytest.mark.numeric
+
 SMALL = dict(vocab_size=67, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4,
              num_key_value_heads=2, max_position_embeddings=256, eos_token_id=[3, 5], initializer_range=0.2)  # fmt: skip
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

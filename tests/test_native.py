@@ -16,6 +16,8 @@ from r1v0.models.transformer import Transformer, compiled_steps, initialise
 from r1v0.sampler import Request, SamplingSettings, generate
 from r1v0.types import Completion
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 wants_compiler = pytest.mark.skipif(
     os.name != "posix" or shutil.which("cc") is None, reason="no C compiler: the kernels cannot be built here"

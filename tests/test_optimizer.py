@@ -10,6 +10,8 @@ from r1v0.config import OptimizerConfig
 from r1v0.optimizer import Optimizer, _buckets, learning_rate
 from tests.helpers import small_model
 
+pytestmark = pytest.mark.numeric
+
 CONFIG = OptimizerConfig(lr=0.01, beta1=0.9, beta2=0.95, grad_clip=1e9)
 
 

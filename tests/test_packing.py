@@ -9,6 +9,8 @@ from r1v0.models.families import ModelConfig
 from r1v0.models.packing import packed_weights
 from r1v0.models.transformer import Transformer, initialise
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,8 @@ from r1v0.sampler import Request, SamplingSettings, generate
 from tests.helpers import EOS, VOCAB, small_model
 from tests.test_sampler import Samples, full_logprobs, requests, settings
 
+pytestmark = pytest.mark.numeric
+
 QWEN = ModelConfig(151_936, 1536, 8960, 28, 12, 2, 128, 1e-6, 1e6, 131_072, True, True, False)  # Qwen2.5-1.5B
 PAGED = Engine(paged=True, check_every=1, graphs=False, pages=200, page_size=16)
 ENGINES = [

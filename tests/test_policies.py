@@ -18,6 +18,8 @@ from r1v0.trainer import prepare
 from tests.helpers import newest
 from tests.test_trainer import assert_same_run, go_on, small_config, start
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 LORA = ["lora.rank=4", "lora.alpha=8"]
 SHORT = ["grpo.groups=3", "sampling.max_new_tokens=32", "eval.on=[]"]

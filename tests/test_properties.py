@@ -27,6 +27,8 @@ from r1v0.sampler import Request, SamplingSettings, generate
 from r1v0.types import Batch, Completion, Group, Problem, Rollout, Score
 from tests.helpers import EOS, VOCAB, group, small_model
 
+pytestmark = pytest.mark.numeric
+
 few = settings(max_examples=25, derandomize=True, deadline=None)
 TOKEN = st.integers(2, VOCAB - 1)
 PROMPT = st.lists(st.integers(2, 4), min_size=1, max_size=4)  # few words, so that two groups may share a prompt

@@ -12,6 +12,8 @@ from r1v0.sampler import Request, SamplingSettings, generate
 from r1v0.types import Completion
 from tests.helpers import EOS, VOCAB, small_model
 
+pytestmark = pytest.mark.numeric
+
 Samples = dict[tuple[int, int], Completion]
 
 

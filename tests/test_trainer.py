@@ -148,6 +148,7 @@ def test_resuming_with_fewer_steps_than_are_done_ends_at_once(tmp_path: Path) ->
     assert len(read_metrics(tmp_path / "run")) == 2
 
 
+@pytest.mark.numeric
 def test_sparse_and_dense_take_the_same_step() -> None:
     groups = random_groups(3, count=6, flat=3)
     results = []

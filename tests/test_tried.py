@@ -22,6 +22,8 @@ from tests.helpers import small_model, small_policy
 from tests.test_attention import PARENTS, assert_as_by_formula, cu_seqlens
 from tests.test_sampler import requests, settings
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ from r1v0.types import Batch
 from tests.helpers import PlainSgd, assert_same_weights, random_groups, small_model, small_policy
 from tests.test_trainer import assert_same_run, go_on, small_config, start
 
+pytestmark = pytest.mark.numeric
+
 GRPO = GrpoConfig(variant="grpo", **VARIANTS["grpo"])
 THREADS = 3
 

@@ -229,13 +229,14 @@ def _train(arguments: argparse.Namespace) -> None:
             "dropped": run.problems.dropped,
         }
         about = environment(device_name(run.policy.device), set_threads(settings))
-        about |= {"data": used, "operators": outcomes()}
+        dtype = str(run.policy.model.norm.dtype).removeprefix("torch.")
+        about |= {"data": used, "dtype": dtype, "operators": outcomes()}
         if arguments.resume is not None:
             trainer.first_answers(folder)  # if they are damaged, say so before anything is changed
-            log = runlog.resume(folder, config.to_toml(settings), run.state.step, about)
+            log = runlog.resume(folder, config.to_toml(run.config), run.state.step, about)
         else:
             stack.enter_context(hold(folder))
-            log = runlog.create(folder, config.to_toml(settings), about)
+            log = runlog.create(folder, config.to_toml(run.config), about)
         progress = stack.enter_context(open_progress())
         if run.state.step == settings.steps:
             progress.note(f"the run has done its {settings.steps} steps; to go on, add --set steps=N with more")
@@ -371,7 +372,12 @@ def _plan(arguments: argparse.Namespace) -> int:
     from r1v0.plan import make_plan
     from r1v0.plan.report import report
 
-    plan = make_plan(_resolve(arguments), arguments.card, arguments.gpu_memory, arguments.length)
+    settings = _resolve(arguments)
+    if settings.compute.dtype == "fastest" and arguments.card is None and arguments.gpu_memory is None:
+        from r1v0.device import settled  # imports torch
+
+        settings = settled(settings)
+    plan = make_plan(settings, arguments.card, arguments.gpu_memory, arguments.length)
     print(report(plan))
     return 0 if plan.fits else 1
 

@@ -159,8 +159,8 @@ class LoraConfig:
 class ComputeConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where the model lives; auto takes the GPU if there is one"""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """type of activations; auto is float32 on a CPU and bfloat16 on a GPU. Master weights are always float32"""
+    dtype: Literal["auto", "float32", "bfloat16", "fastest"] = "auto"
+    """type of activations: auto is float32 on a CPU and bfloat16 on a GPU, fastest bfloat16 also on a CPU that has it"""
     checkpoint_activations: bool = False
     """recompute each layer in the backward pass instead of keeping it: less memory, a third more time"""
 

@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 
 from r1v0.config import Config
 from r1v0.errors import UserError
+from r1v0.manifest import to_stderr
 
 # Times float32's that a bfloat16 product may take where the processor has bfloat16: 0.5 measured, 4 to 5 by emulation.
 NATIVE = 1.5
@@ -28,16 +30,37 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
+def settled(config: Config) -> Config:
+    """The config with compute.dtype=fastest replaced by what it is on this machine, so that it alone reproduces the run."""
+    if config.compute.dtype != "fastest":
+        return config
+    fast = _device(config).type == "cuda" or bfloat16_is_native()
+    return replace(config, compute=replace(config.compute, dtype="bfloat16" if fast else "float32"))
+
+
 def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
-    """Where and in which type the policy computes. Raises UserError for a GPU that is not there."""
+    """Where and in which type the policy computes; says in one line what a CPU has to emulate. Raises UserError for a GPU
+    that is not there."""
+    device, chosen = _device(config), settled(config).compute.dtype
+    automatic = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = automatic if chosen == "auto" else getattr(torch, chosen)
+    if device.type == "cpu" and (dtype == torch.bfloat16 or config.sampling.dtype == "bfloat16"):
+        key, other = ("compute", "float32") if dtype == torch.bfloat16 else ("sampling", "auto")
+        if not bfloat16_is_native():
+            to_stderr(
+                f"{key}.dtype=bfloat16: this CPU emulates bfloat16, a matrix product takes {bfloat16_cost():.1f} times as "
+                f"long as in float32; {key}.dtype={other} is faster"
+            )
+    return device, dtype
+
+
+def _device(config: Config) -> torch.device:
     wanted = config.compute.device
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "compute.device is cuda, but torch sees no GPU: install a CUDA build of torch, or set compute.device=cpu"
         )
-    device = torch.device("cuda" if wanted == "auto" and torch.cuda.is_available() else wanted.replace("auto", "cpu"))
-    automatic = torch.bfloat16 if device.type == "cuda" else torch.float32
-    return device, automatic if config.compute.dtype == "auto" else getattr(torch, config.compute.dtype)
+    return torch.device("cuda" if wanted == "auto" and torch.cuda.is_available() else wanted.replace("auto", "cpu"))
 
 
 def choose_sampling(config: Config) -> tuple[torch.device, torch.dtype]:

@@ -22,7 +22,7 @@ from r1v0.command import typed
 from r1v0.config import Config, to_toml, with_template
 from r1v0.data import check as check_data
 from r1v0.data import eval_name, load_eval
-from r1v0.device import choose_sampling, set_threads
+from r1v0.device import choose_sampling, set_threads, settled
 from r1v0.disk import append_whole, write_atomic, writing
 from r1v0.errors import UserError
 from r1v0.evaluate import Answer, answer_problems, gain, parse_answer, summarise
@@ -48,6 +48,7 @@ def measure(
         append_whole(out / ANSWERS, _line(answer))
 
     set_threads(config)
+    config = settled(config)
     check_data(config.eval.on)
     folder = resolve_model(model)
     evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}

@@ -22,7 +22,7 @@ from r1v0.checkpoint import TrainerState, load_optimizer, load_state, prune, sav
 from r1v0.config import Config
 from r1v0.data import Problems, eval_name, load_eval, load_problems
 from r1v0.data import check as check_data
-from r1v0.device import choose_device, peak_memory_gb, set_threads
+from r1v0.device import choose_device, peak_memory_gb, set_threads, settled
 from r1v0.errors import Interrupted
 from r1v0.evaluate import Answer, answer_problems, gain, parse_answers, summarise
 from r1v0.guard import Unhealthy, respond, watch_of
@@ -134,6 +134,7 @@ def prepare(config: Config, checkpoint: Path | None = None) -> Run:
     check_reward(reward_settings(config, config.data.name))
     words_of(config.prompt)
     set_threads(config)
+    config = settled(config)
     device, dtype = choose_device(config)
     check_data(config.eval.on, config.data)
     base = resolve_model(config.model)  # looked for before the rows are read: it is what a run is about

@@ -82,7 +82,7 @@ class Memory:
 
 def count_memory(config: Config, shape: Shape, gpu: bool, micro_batch: int) -> Memory:
     """The parts for `micro_batch` tokens that are trained on at a time. On a GPU what is offloaded is not counted."""
-    size = 2 if (config.compute.dtype == "bfloat16" or (config.compute.dtype == "auto" and gpu)) else 4
+    size = 2 if (config.compute.dtype == "bfloat16" or (config.compute.dtype in ("auto", "fastest") and gpu)) else 4
     adapters = shape.adapters(config.lora.rank) if config.lora.rank else 0
     trained = adapters or shape.parameters
     eight = config.optimizer.states == "8bit"
