@@ -198,6 +198,8 @@ EQUAL = {
     ],
     "approximations": [
         ("1/3", r"x=1/3\approx0.33"),
+        (r"\frac23 \approx 0.67", r"\frac23"),
+        (r"\frac23 \approx 0.67", "0.67"),
         ("11", r"x\approx11"),
     ],
 }  # fmt: skip
@@ -324,6 +326,13 @@ UNEQUAL = {
         ("(2,3)", "x=3, y=2"),
         ("f(1)=2, f(2)=3", "f(1)=3, f(2)=2"),
         ("x=2, y=3", "x=2"),
+    ],
+    "hedged": [
+        (r"\text{(D)}", r"\text{(D)}\text{ or }1"),
+        (r"\text{(D)}", "(D) or (E)"),
+        ("6", r"5 \approx 6"),
+        ("0.33", r"x=1/3\approx0.33"),
+        ("2", r"1 \text{ or } 2"),
     ],
     "more or less": [
         ("3", r"3\text{ or more}"),

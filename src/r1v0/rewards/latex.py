@@ -38,6 +38,7 @@ _MEMBER = re.compile(r"^[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")
 _LETTER = re.compile(r"\\(?:mathrm|mathit|text|rm)\s*\{\s*([eid])\s*\}")
 _SUBSCRIPT = re.compile(r"^(-?(?=[A-F]*\d)[0-9A-F][0-9A-Fa-f]*)_(?:\{(?:\\text\{)?(\w+)\}?\}|(\w{1,2}))$")
 _CHOICE = re.compile(r"^(?:" + WRAPPER + r"\{)?\s*\(([A-Z])\)")
+_OR = re.compile(r"(?<![a-zA-Z])(?:or|and|not)(?![a-zA-Z])")
 _BARE_WORDS = re.compile(r"^[A-Za-z][A-Za-z',.()\s-]*$")
 _LONG_WORD = re.compile(r"[A-Za-z]{4}")
 _NAME = re.compile(r"(?<![A-Za-z])[A-Z][a-z]{2,}(?![A-Za-z])")
@@ -50,7 +51,7 @@ _NAMES = re.compile(r"sqrt|infinity|arc(?:sin|cos|tan)|(?:sin|cos|tan)h")
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 SYMBOLS = {
     "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ",
-    "°": r"^\circ ", "≤": r"\le ", "≥": r"\ge ", "<=": r"\le ", ">=": r"\ge ", "≠": r"\ne ", "∪": r"\cup ",
+    "°": r"^\circ ", "≤": r"\le ", "≥": r"\ge ", "<=": r"\le ", ">=": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ",
     "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "²": "^{2}", "³": "^{3}", "½": r"\frac{1}{2}", "**": "^",
     r"\varnothing": r"\emptyset ", r"\textdollar": r"\$", "“": "", "”": "", "’": "'",
 }  # fmt: skip
@@ -156,7 +157,7 @@ def word_key(text: str) -> str:
 def choice(text: str) -> str | None:
     """The letter of an answer that begins with a choice in brackets, its only one: "\\text{(C)}\\ 15" -> "C"."""
     match = _CHOICE.match(_undelimited(text.strip()))
-    return None if match is None or len(re.findall(r"\([A-Z]\)", text)) > 1 else match[1]
+    return None if match is None or len(re.findall(r"\([A-Z]\)", text)) > 1 or _OR.search(text) else match[1]
 
 
 def subscript(text: str) -> tuple[str, str] | None:

@@ -47,6 +47,10 @@ def compare(gold: str, answer: str, forms: bool = False) -> Comparison:
     if len(gold) > MAX_ANSWER or len(answer) > MAX_ANSWER:
         return Comparison(False, f"longer than {MAX_ANSWER} characters")
     gold, answer = latex.narrow(gold), latex.narrow(answer)
+    exact, _, rounded = gold.replace("≈", r"\approx").rpartition(r"\approx")
+    if re.search(r"\d", exact):
+        first = compare(exact, answer, forms)
+        return first if first.equal else compare(rounded, answer, forms)
     as_time = same_time(gold, answer) if ":" in gold else None
     if as_time is not None:
         return Comparison(as_time, "compared as times of the day")
