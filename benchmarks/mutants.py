@@ -60,7 +60,7 @@ TESTS = {
     "checkpoint": "checkpoint",
     "draw": "draw",
     "health": "health",
-    "logprobs": "logprobs batch",
+    "logprobs": "logprobs",
     "losses": "losses",
     "manifest": "checkpoint",
     "rollout": "rollout",

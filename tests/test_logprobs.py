@@ -62,3 +62,36 @@ def test_a_slice_of_the_head_takes_bytes_not_rows() -> None:
     assert head_slice(0, 82) == 82
     assert head_slice(1024, 151_936) * 1024 * 4 == 1 << 25
     assert head_slice(10**6, 151_936) == 1024
+    assert head_slice(1, 10**9) == 1 << 23  # one row of 2^25 bytes
+
+
+def test_the_slice_of_a_small_vocabulary_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two products a slice of the head, forward and backward; one that holds all of it is kept in between."""
+    widths: list[int] = []
+    whole = logprobs._logits
+
+    def counted(hidden: torch.Tensor, head: torch.Tensor, temperature: float) -> torch.Tensor:
+        widths.append(head.shape[0])
+        return whole(hidden, head, temperature)
+
+    monkeypatch.setattr(logprobs, "_logits", counted)
+    for size, expected in ((1 << 25, [40]), (16 * 20 * 4, [16, 16, 8] * 2)):
+        monkeypatch.setattr(logprobs, "NARROWEST", 1)
+        monkeypatch.setattr(logprobs, "HEAD_BYTES", size)
+        widths.clear()
+        hidden = torch.randn(20, 32, requires_grad=True)
+        ChunkedHead.apply(hidden, torch.randn(40, 32), torch.arange(20), 1.0)[0].sum().backward()  # type: ignore[no-untyped-call]
+        assert widths == expected
+
+
+@pytest.mark.parametrize("trained", [(True, False), (False, True)])
+def test_what_is_frozen_gets_no_gradient(trained: tuple[bool, bool]) -> None:
+    """The head under adapters, say; what is left has the gradient that it has beside the other."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, head = torch.randn(20, 16, generator=generator), torch.randn(50, 16, generator=generator)
+    inputs = [hidden.requires_grad_(trained[0]), head.requires_grad_(trained[1])]
+    ChunkedHead.apply(*inputs, torch.arange(20), 1.0)[0].sum().backward()  # type: ignore[no-untyped-call]
+    (one,) = (x for x in inputs if x.requires_grad)
+    expected = torch.autograd.grad((hidden @ head.T).log_softmax(-1).diagonal().sum(), [one])[0]
+    assert torch.allclose(one.grad, expected, atol=1e-4)  # type: ignore[arg-type]
+    assert [x.grad is not None for x in inputs] == list(trained)

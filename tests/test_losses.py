@@ -174,6 +174,16 @@ def test_a_token_counts_as_clipped_where_its_gradient_is_cut() -> None:
         assert int(policy_loss(logprobs, batch, config)[1].clipped) == clipped, (name, ratios)
 
 
+def test_a_ratio_at_a_bound_is_not_clipped() -> None:
+    """1/2 and 3/2 are exact in floating point, also by way of their logarithms."""
+    config = variant("grpo", clip_low=0.5, clip_high=0.5)
+    batch, _ = batch_and_logprobs(config)
+    batch = replace(batch, sample_logprobs=torch.zeros(6))
+    ratios = torch.tensor([1.0, 1.5, 1.5, 1.5, 0.5, 0.5])
+    assert torch.equal(ratios.log().exp(), ratios)
+    assert int(policy_loss(ratios.log(), batch, config)[1].clipped) == 0
+
+
 def test_advantages_by_hand() -> None:
     assert group_advantages([1, 0, 0, 0], "none") == [0.75, -0.25, -0.25, -0.25]
     assert group_advantages([1, 0, 0, 0], "std") == pytest.approx([1.5, -0.5, -0.5, -0.5])

@@ -1,5 +1,6 @@
 """Groups of a step: which problems, which keys, which verdict to which rollout; coins; what ends a completion."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -117,6 +118,14 @@ def test_coins_take_the_place_of_rewards_alone(tiny: Policy, asked: list[Any]) -
     assert all(rollout.score.reward in (0.0, 1.0) for group in found.sampled for rollout in group.rollouts)
     right = [rollout.score.correct for group in found.sampled for rollout in group.rollouts]
     assert right == [True, True, True, True, True, False]  # what accuracy counts is not touched
+    many = [
+        rollout
+        for group in collected(tiny, 0, "reward.control=random", "grpo.groups=40").sampled
+        for rollout in group.rollouts
+    ]
+    assert any(rollout.score.reward != rollout.score.correct for rollout in many)
+    plain = [rollout for group in collected(tiny, 0, "grpo.groups=40").sampled for rollout in group.rollouts]
+    assert all(rollout.score.reward == rollout.score.correct for rollout in plain)
 
 
 def tossed(rewards: Sequence[Sequence[float]], indices: Sequence[int], seed: int = 0) -> list[list[float]]:
@@ -133,6 +142,8 @@ def test_coins_have_the_mean_of_the_batch() -> None:
     one, other = tossed([[0.5] * 4] * 3, [7, 8, 9]), tossed([[0.5] * 4] * 3, [8, 9, 10])
     assert one[1:] == other[:2]  # a coin belongs to its problem's index and its sample
     assert tossed([[0.5] * 40], [7]) != tossed([[0.5] * 40], [7], seed=1)
+    with pytest.raises(ValueError, match="shorter"):
+        tossed([[1.0], [0.0]], [7])
 
 
 class Grader:
@@ -188,16 +199,21 @@ def speaker(monkeypatch: pytest.MonkeyPatch) -> Policy:
     return cast(Policy, Speaker())
 
 
-def test_groups_are_in_the_order_of_prompts_and_keys(speaker: Policy) -> None:
-    grader = Grader(2)
+def test_groups_are_in_the_order_of_prompts_and_keys(speaker: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    grader, clock = Grader(2), iter([10.0, 13.0, 14.5])  # at the start, when sampling ends, when grading has ended
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     groups, (sample_s, verify_s) = sample_groups(speaker, PROMPTS, KEYS, SETTINGS, cast(Verifier, grader), silent)
     assert [[r.score.reward for r in group.rollouts] for group in groups] == [[2.0, 3.0], [5.0, 6.0, 7.0]]
     assert [[r.text for r in group.rollouts] for group in groups] == [["2", "3"], ["5", "6", "7"]]
     assert [group.prompt for group in groups] == PROMPTS
     assert all(rollout.prompt is group.prompt for group in groups for rollout in group.rollouts)
     assert grader.asked == [(n, f"p{i}", token % 2 == 1, False) for n, (i, _, token) in enumerate(ENDS)]
-    assert sample_s >= 0
-    assert verify_s >= 0
+    assert (sample_s, verify_s) == (3.0, 1.5)
+
+
+def test_each_prompt_has_its_keys(speaker: Policy) -> None:
+    with pytest.raises(ValueError, match="longer"):
+        sample_groups(speaker, PROMPTS, [*KEYS, [30]], SETTINGS, cast(Verifier, Grader(0)), silent)
 
 
 @pytest.mark.parametrize("behind", [0, 1, 3, 5])
@@ -248,6 +264,7 @@ def test_datasets_of_one_reward_share_a_verifier() -> None:
 def test_positions_up_to_the_models_last_are_no_warning(tiny: Policy) -> None:
     most = tiny.model.config.max_positions
     assert past_positions(tiny, most - 100, 100) == ""
+    assert past_positions(tiny, 1, 1) == ""
     assert past_positions(tiny, most - 99, 100).startswith(f"prompts of up to {most - 99} tokens and 100 more go past")
     assert f"the {most} positions" in past_positions(tiny, most, 1)
 
@@ -288,6 +305,18 @@ def test_a_stop_text_counts_where_the_last_token_completes_it() -> None:
     assert stops(0, stop=("a",))
     assert not stops(0, 0, stop=("a",))  # not even the second of two
     assert stops(1, 0, 1, 2, stop=("babc",))  # four tokens for four letters
+    assert not stops(0, 1, 2, 3, 3)
+    assert stops(0, 1, 0, 1, 0, stop=("aba",))  # a new one, over the end of another
+
+
+def test_a_decoder_that_trims_what_it_begins_with_loses_no_stop_text() -> None:
+    """SentencePiece's does: the space of a first token is gone."""
+
+    class Trimming:
+        def decode(self, token_ids: list[int]) -> str:
+            return "".join(" ab"[i] for i in token_ids).lstrip()
+
+    assert ends_with_stop(cast(Policy, Trimming()), [1, 0, 1, 2], [" ab"])
 
 
 def test_stop_texts_and_the_end_token_end_a_completion(tiny: Policy) -> None:
