@@ -168,6 +168,34 @@ def test_minibatches_partition_and_epochs_repeat() -> None:
             assert float(scored.sum()) == pytest.approx(1.0)
 
 
+def test_one_minibatch_keeps_the_order_of_the_groups_and_several_shuffle_each_epoch() -> None:
+    """Groups of equal sizes, told by their prompts: nothing but that order decides where they stand."""
+    groups = [group([20 + i], [[2, 3], [4, 5]], [1.0, 0.0]) for i in range(8)]
+
+    def prompts(batch: Batch) -> list[int]:
+        starts = batch.cu_seqlens[:-1][batch.parents < 0]
+        return [token - 20 for token in batch.token_ids[starts].tolist()]
+
+    for whole in make_updates(groups, config("grpo", epochs=2), L_MAX, 0):
+        assert prompts(whole) == list(range(8))
+    halves = [set(prompts(half)) for half in make_updates(groups, config("grpo", minibatches=2, epochs=2), L_MAX, 0)]
+    assert halves[0] != {0, 1, 2, 3}
+    assert halves[0] != halves[2]
+
+
+def test_the_longest_prompt_with_completion_stands_first() -> None:
+    """6 + 2, then 1 + 6, then 4 + 2 (a longer prompt) and 3 + 2 (more completions)."""
+    groups = [
+        group([9] * 3, [[2, 3]] * 5, [1.0, 0.0, 0.0, 0.0, 0.0]),
+        group([8] * 4, [[2], [3, 4]], [1.0, 0.0]),
+        group([7], [[5] * 6, [4]], [1.0, 0.0]),
+        group([6] * 6, [[2, 3], [3]], [1.0, 0.0]),
+    ]
+    (batch,) = make_updates(groups, config("grpo"), L_MAX, 0)
+    roots = batch.cu_seqlens[:-1][batch.parents < 0]
+    assert batch.token_ids[roots].tolist() == [6, 7, 8, 9]
+
+
 def test_layout_of_a_packed_batch() -> None:
     """Two completions of one prompt and one of another: the longest sequence first, its group behind it."""
     batch = pack(

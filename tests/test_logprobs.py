@@ -12,7 +12,7 @@ from tests.helpers import rollout, small_model
 pytestmark = pytest.mark.numeric
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 2.0])
 @pytest.mark.parametrize("width", [3, 7, 100])
 def test_head_equals_log_softmax(monkeypatch: pytest.MonkeyPatch, temperature: float, width: int) -> None:
     monkeypatch.setattr(logprobs, "head_slice", lambda rows, vocab: min(width, vocab))
