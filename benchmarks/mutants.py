@@ -89,6 +89,7 @@ def main() -> int:
     parser.add_argument("--match", default="", metavar="REGEX", help="changes to such lines alone")
     parser.add_argument("--out", type=Path, help="where to write the record")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the workers end, and their copies go
     began = time.monotonic()
     places = [place for module in arguments.only for place in every(module)]
     rng = random.Random(arguments.seed)

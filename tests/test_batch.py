@@ -20,6 +20,7 @@ from tests.helpers import group, random_groups, rollout, small_model
 
 pytestmark = pytest.mark.numeric
 
+
 L_MAX = 32
 
 
@@ -43,58 +44,6 @@ def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
         assert (a[name] - b[name]).abs().max() < 1e-5 * scale, name
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("tied", [False, True])
-def test_splits_and_order_do_not_change_the_gradient(name: str, tied: bool) -> None:
-    model, groups = small_model(scale=4.0, tied=tied), random_groups(1)
-    whole = gradient(model, groups, config(name), 10**6)
-    for max_tokens in (1, 40, 100):
-        assert_equal(gradient(model, groups, config(name), max_tokens), whole)
-    shuffled = [Group(g.prompt, g.rollouts[::-1]) for g in groups[::-1]]
-    assert_equal(gradient(model, shuffled, config(name), 70), whole)
-
-
-def one_by_one(batch: Batch) -> Iterator[Batch]:
-    """Each sequence alone and whole, its prompt before it in the same segment: nothing shared, nothing packed."""
-    bounds = batch.cu_seqlens.tolist()
-    for i, parent in enumerate(batch.parents.tolist()):
-        if parent >= 0:
-            rows = [*range(bounds[parent], bounds[parent + 1]), *range(bounds[i], bounds[i + 1])]
-            yield Batch(
-                batch.token_ids[rows],
-                torch.arange(len(rows)),
-                torch.tensor([0, len(rows)]),
-                torch.tensor([-1]),
-                batch.weights[rows],
-                batch.advantages[rows],
-                batch.sample_logprobs[rows],
-            )
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("kl_coef", [0.0, 0.1])
-@pytest.mark.parametrize("checkpointed", [False, True])
-def test_sharing_prompts_does_not_change_the_gradient(name: str, kl_coef: float, checkpointed: bool) -> None:
-    """Against whole sequences, each alone in its forward pass."""
-    chosen = config(name, kl_coef=kl_coef)
-    model, reference = small_model(scale=4.0), small_model(7, scale=4.0)
-    groups = [*random_groups(2), *random_groups(11, count=2, size=3, flat=0)]
-    (batch,) = make_updates(groups, chosen, L_MAX, 0)
-
-    def backward(micros: Iterable[Batch]) -> dict[str, Tensor]:
-        model.zero_grad()
-        for micro in micros:
-            with torch.no_grad():
-                anchor = token_logprobs(reference, micro, 1.0).logprobs if kl_coef else None
-            policy_loss(token_logprobs(model, micro, 1.0).logprobs, micro, chosen, anchor)[0].backward()
-        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-
-    expected = backward(one_by_one(batch))
-    model.checkpoint_activations = checkpointed
-    for max_tokens in (1, 30, 10**6):
-        assert_equal(backward(split(batch, max_tokens)), expected)
-
-
 def completions(batch: Batch) -> int:
     return int((batch.parents >= 0).sum())
 
@@ -111,27 +60,36 @@ def test_a_prompt_is_computed_once_where_its_group_stays_together() -> None:
         assert all(part.token_ids.shape[0] == part.positions.shape[0] == int(part.cu_seqlens[-1]) for part in parts)
         return [part.cu_seqlens.diff().tolist() for part in parts]
 
-    assert micros(23) == [[5, 4, 3, 2, 6, 2, 1]]
+    assert micros(23) == micros(24) == [[5, 4, 3, 2, 6, 2, 1]]
     assert micros(22) == [[5, 4, 3, 2], [6, 2, 1]]  # a group stays together
     assert micros(13) == [[5, 4, 3], [5, 2], [6, 2, 1]]  # unless it is larger than a micro-batch
     assert micros(8) == [[5, 4], [5, 3], [5, 2], [6, 2], [6, 1]]
     assert micros(1) == micros(8)
 
 
+def filled(max_tokens: int, *groups: list[int]) -> list[list[int]]:
+    """How micro-batches of at most `max_tokens` hold groups, each a prompt's length and its completions'."""
+    made = [
+        group([30 + i] * prompt, [[2] * n for n in sizes], [1.0] * len(sizes))
+        for i, (prompt, *sizes) in enumerate(groups)
+    ]
+    (batch,) = make_updates(made, config("grpo", sparse=False), L_MAX, 0)
+    return [part.cu_seqlens.diff().tolist() for part in split(batch, max_tokens)]
+
+
+def test_micro_batches_are_filled_to_the_last_token() -> None:
+    """A group that fills one alone begins a new one; what is counted begins at 0 after each."""
+    assert filled(14, [2, 3], [1, 4, 4, 4, 1]) == [[2, 3], [1, 4, 4, 4, 1]]
+    assert filled(9, [2, 5], [2, 4], [2, 2]) == [[2, 5], [2, 4], [2, 2]]  # 6 + 4 are one too many
+    assert filled(10, [2, 5], [2, 4], [2, 2]) == [[2, 5], [2, 4, 2, 2]]
+    assert filled(9, [5, 4, 4, 2, 2]) == [[5, 4], [5, 4], [5, 2, 2]]
+    assert filled(9, [5, 4, 4, 2, 2, 1]) == [[5, 4], [5, 4], [5, 2, 2], [5, 1]]
+
+
 def test_equal_prompts_of_two_groups_are_one() -> None:
     groups = [group([9, 2], [[3], [4, 5]], [1.0, 0.0]) for _ in range(2)]
     (batch,) = make_updates(groups, config("grpo"), L_MAX, 0)
     assert batch.parents.tolist() == [-1, 0, 0, 0, 0]
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_sparse_is_exact(name: str) -> None:
-    model, groups = small_model(scale=4.0), random_groups(3, count=6, flat=3)
-    sparse, dense = config(name), config(name, sparse=False)
-    (small,), (large,) = make_updates(groups, sparse, L_MAX, 0), make_updates(groups, dense, L_MAX, 0)
-    assert completions(small) == 12
-    assert completions(large) == 24
-    assert_equal(gradient(model, groups, sparse, 10**6), gradient(model, groups, dense, 10**6))
 
 
 def test_a_kl_term_keeps_flat_groups() -> None:
@@ -247,3 +205,65 @@ def test_a_share_holds_each_prompt_once_before_its_completions() -> None:
     parts = deal(batch, 2, 1e9)  # no attention to speak of: 5 and 4 x 4 tokens, the first share ends at 10.5
     assert [part.cu_seqlens.diff().tolist() for part in parts] == [[5, 4], [5, 4, 4, 4]]
     assert [part.parents.tolist() for part in parts] == [[-1, 0], [-1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("tied", [False, True])
+def test_splits_and_order_do_not_change_the_gradient(name: str, tied: bool) -> None:
+    model, groups = small_model(scale=4.0, tied=tied), random_groups(1)
+    whole = gradient(model, groups, config(name), 10**6)
+    for max_tokens in (1, 40, 100):
+        assert_equal(gradient(model, groups, config(name), max_tokens), whole)
+    shuffled = [Group(g.prompt, g.rollouts[::-1]) for g in groups[::-1]]
+    assert_equal(gradient(model, shuffled, config(name), 70), whole)
+
+
+def one_by_one(batch: Batch) -> Iterator[Batch]:
+    """Each sequence alone and whole, its prompt before it in the same segment: nothing shared, nothing packed."""
+    bounds = batch.cu_seqlens.tolist()
+    for i, parent in enumerate(batch.parents.tolist()):
+        if parent >= 0:
+            rows = [*range(bounds[parent], bounds[parent + 1]), *range(bounds[i], bounds[i + 1])]
+            yield Batch(
+                batch.token_ids[rows],
+                torch.arange(len(rows)),
+                torch.tensor([0, len(rows)]),
+                torch.tensor([-1]),
+                batch.weights[rows],
+                batch.advantages[rows],
+                batch.sample_logprobs[rows],
+            )
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("kl_coef", [0.0, 0.1])
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_sharing_prompts_does_not_change_the_gradient(name: str, kl_coef: float, checkpointed: bool) -> None:
+    """Against whole sequences, each alone in its forward pass."""
+    chosen = config(name, kl_coef=kl_coef)
+    model, reference = small_model(scale=4.0), small_model(7, scale=4.0)
+    groups = [*random_groups(2), *random_groups(11, count=2, size=3, flat=0)]
+    (batch,) = make_updates(groups, chosen, L_MAX, 0)
+
+    def backward(micros: Iterable[Batch]) -> dict[str, Tensor]:
+        model.zero_grad()
+        for micro in micros:
+            with torch.no_grad():
+                anchor = token_logprobs(reference, micro, 1.0).logprobs if kl_coef else None
+            policy_loss(token_logprobs(model, micro, 1.0).logprobs, micro, chosen, anchor)[0].backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    expected = backward(one_by_one(batch))
+    model.checkpoint_activations = checkpointed
+    for max_tokens in (1, 30, 10**6):
+        assert_equal(backward(split(batch, max_tokens)), expected)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_sparse_is_exact(name: str) -> None:
+    model, groups = small_model(scale=4.0), random_groups(3, count=6, flat=3)
+    sparse, dense = config(name), config(name, sparse=False)
+    (small,), (large,) = make_updates(groups, sparse, L_MAX, 0), make_updates(groups, dense, L_MAX, 0)
+    assert completions(small) == 12
+    assert completions(large) == 24
+    assert_equal(gradient(model, groups, sparse, 10**6), gradient(model, groups, dense, 10**6))
