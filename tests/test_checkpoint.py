@@ -129,6 +129,9 @@ def test_any_damage_to_any_file_is_seen_and_the_checkpoint_before_is_taken(run: 
         '{"files": {}}',
         '{"files": {"model.safetensors": 1}}',
         '{"files": {"model.safetensors": {"bytes": "1", "sha256": 2}}}',
+        json.dumps({"files": {name: {"bytes": 1, "sha256": None} for name in FILES}}),
+        json.dumps({"files": {name: {"sha256": ""} for name in FILES}}),
+        json.dumps({"files": dict.fromkeys(FILES, 1)}),
         "[" * 100_000,
         " " * (manifest.MAX_MANIFEST_BYTES + 1),
     ],
@@ -138,6 +141,55 @@ def test_a_manifest_that_is_none_is_damage(run: Path, content: str) -> None:
     assert MANIFEST in str(damage(step(run)))
     with pytest.raises(UserError, match="no whole checkpoint"):
         newest_whole(run, lambda _: None)
+
+
+def test_the_reason_of_damage_is_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that no size shows, one that a size does, a manifest that is as long as one may be, and a disk that fails."""
+    path, state = step(run) / manifest.WEIGHTS, step(run) / manifest.STATE
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert damage(step(run)) == "model.safetensors is not what was written (SHA-256)"
+    for data in (whole[:-10], whole + b"1"):
+        path.write_bytes(data)
+        assert damage(step(run)) == f"model.safetensors has {len(data)} bytes instead of {len(whole)}"
+    path.write_bytes(whole)
+    listed = (step(run) / MANIFEST).read_text()
+    for size, wrong in ((1 << 20, None), ((1 << 20) + 1, f"{MANIFEST} has {(1 << 20) + 1} bytes")):
+        (step(run) / MANIFEST).write_text(listed.ljust(size))
+        assert damage(step(run)) == wrong
+
+    def failing(path: Path) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    (step(run) / MANIFEST).write_text(listed)
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "sha256", failing)
+        named = next(iter(json.loads(listed)["files"]))
+        assert damage(step(run)) == f"{step(run) / named} cannot be read: {os.strerror(errno.EIO)}"
+    (step(run) / MANIFEST).unlink()
+    for size, wrong in (
+        (1 << 20, "trainer/manifest.json is missing"),
+        ((1 << 20) + 1, f"trainer/state.json has {(1 << 20) + 1} bytes"),
+    ):
+        state.write_text(state.read_text().strip().ljust(size))
+        assert damage(step(run)) == wrong
+
+
+def test_what_is_no_safetensors_file_has_no_length(tmp_path: Path) -> None:
+    """Its header's length, its JSON, its offsets; a header of nothing, of no tensor and of two are fine."""
+    path = tmp_path / "x"
+    for header, size in (
+        (b"{}", 10),
+        (b'{"a": {"data_offsets": [0, 7]}, "b": {"data_offsets": [7, 9]}, "__metadata__": {}}', 8 + 82 + 9),
+        (b"{", 0),
+        (b"[]", 0),
+        (b'{"a": {"data_offsets": [1]}}', 0),
+        (b'{"a": 5}', 0),
+    ):
+        path.write_bytes(struct.pack("<Q", len(header)) + header)
+        assert manifest.safetensors_bytes(path) == size, header
+    path.write_bytes(struct.pack("<Q", 1) + b"1")
+    assert manifest.safetensors_bytes(path) == 0
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "trainer/../../outside"])

@@ -118,7 +118,7 @@ def damage(folder: Path) -> str | None:
     except OSError as error:
         return f"{error.filename or folder} cannot be read: {error.strerror}"
     except (ValueError, RecursionError) as error:
-        return str(error)[:80]
+        return str(error)
     return None
 
 
