@@ -38,9 +38,10 @@ def _cells(row: Row, rows: Sequence[Row]) -> dict[str, str]:
         cells["template"] = str(row["template"])
     cells["answers"] = f"{row['problems']} x {k}"
     cells["accuracy"] = f"{row['accuracy']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
-    for name in ("boxed", "last"):  # the accuracy under the other of reward.extraction's choices
+    for name in ("boxed", "last"):  # the accuracy under either of reward.extraction's choices, beside the run's own
         values = [other.get(f"accuracy_{name}") for other in rows]
-        if any(value is not None and value != other["accuracy"] for value, other in zip(values, rows, strict=True)):
+        own = name == "boxed" and values == [other["accuracy"] for other in rows]
+        if not own and any(value is not None for value in values):
             value = row.get(f"accuracy_{name}")
             cells[name] = "-" if value is None else f"{value:.3f}"
     cells["strict"] = f"{row['strict_accuracy']:.3f}"

@@ -162,7 +162,7 @@ def _compare_parsed(gold_text: str, answer_text: str, forms: bool) -> Comparison
         return Comparison(False, "the answer is an equation that states no value", *shown)
     function = _same_function(gold, answer)
     if function is not None:
-        return Comparison(function, f"{'equal' if function else 'not equal'} at every point tried", *shown)
+        return Comparison(function, "the same values at every point tried" if function else "the values differ", *shown)
     if not _verify(gold, answer):
         return Comparison(False, "not equal symbolically", *shown)
     if values.differ(gold, answer):

@@ -92,13 +92,17 @@ class _Unknown(Exception):
 
 
 def same_function(gold: Any, answer: Any) -> bool | None:
-    """Whether two expressions in variables have the same values wherever both have real ones. None is no opinion."""
+    """Whether two expressions in variables have the same values wherever both have real ones; False for numbers that are
+    apart. None is no opinion."""
     import mpmath
     from sympy import Float
 
     symbols = sorted(gold.free_symbols | answer.free_symbols, key=lambda symbol: str(symbol.name))
-    if not symbols or any(symbol.name == "i" for symbol in symbols):
+    if any(symbol.name == "i" for symbol in symbols):
         return None
+    rounded = gold.has(Float) or answer.has(Float)
+    if not symbols:
+        return _same_number(gold, answer, FLOAT_TOLERANCE if rounded else EXACT_TOLERANCE)
     met = 0
     with mpmath.workdps(DIGITS):
         for number in range(POINTS):
@@ -113,10 +117,21 @@ def same_function(gold: Any, answer: Any) -> bool | None:
             if not mpmath.isfinite(size):
                 return None
             if abs(left - right) > size * mpmath.mpf(10) ** -50:
-                rounded = gold.has(Float) or answer.has(Float)
                 return None if rounded or abs(left - right) < size * mpmath.mpf(10) ** -12 else False
             met += 1
     return True if met >= ENOUGH else None
+
+
+def _same_number(gold: Any, answer: Any, tolerance: float) -> bool | None:
+    """False for two numbers that are apart; else None, for digits do not show that two numbers are one."""
+    import mpmath
+
+    with mpmath.workdps(DIGITS):
+        try:
+            left, right = _real(gold, {}), _real(answer, {})
+            return False if abs(left - right) > tolerance * max(abs(left), abs(right)) else None
+        except (_Undefined, _Unknown, ValueError, OverflowError, ZeroDivisionError, TypeError):
+            return None
 
 
 def _coordinate(number: int, k: int) -> Any:
