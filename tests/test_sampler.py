@@ -11,6 +11,7 @@ from r1v0.rng import key
 from r1v0.sampler import Request, SamplingSettings, generate
 from r1v0.types import Completion
 from tests.helpers import EOS, VOCAB, small_model
+from tests.test_attention import varlen_2_13
 
 pytestmark = pytest.mark.numeric
 
@@ -138,12 +139,10 @@ ENGINES = [
 
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
 @pytest.mark.parametrize("piece", [1, 16, 21, 64])
-@pytest.mark.parametrize("blocks", [True, False])
 def test_a_prefill_in_pieces_changes_no_token(
-    engine: Engine | None, piece: int, blocks: bool, monkeypatch: pytest.MonkeyPatch
+    engine: Engine | None, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prompts of more than a piece, of exactly one, of less; several completions a prompt; slots that are used again."""
-    monkeypatch.setattr(attention, "_blocks_work", lambda q, k: blocks)
     model = small_model()
     asked = [Request(prompt, [key(0, "long", i, s) for s in range(3)]) for i, prompt in enumerate(LONG)]
     whole = sample(model, asked, settings(5, limit=30))
@@ -181,10 +180,10 @@ def test_sampling_may_be_stopped_between_the_pieces_of_a_prefill(
 
 @pytest.mark.parametrize("n", [1, 5, 70, 90])
 def test_the_last_queries_see_the_whole_sequence(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By blocks and by PyTorch's plain attention: the last rows of attention over all 90 tokens."""
+    """By PyTorch's plain attention, and by a variable-length kernel: the last rows of attention over all 90 tokens."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(90, heads, 8, generator=generator) for heads in (4, 2, 2))
     expected = packed(torch.tensor([0, 90]))(0, q, k, v)[-n:]
     assert (attention.last_queries(q[-n:], k, v) - expected).abs().max() < 1e-6
-    monkeypatch.setattr(attention, "_blocks_work", lambda q, k: False)
+    monkeypatch.setattr(attention, "_varlen_for", lambda q: attention.adapt_varlen(varlen_2_13))
     assert (attention.last_queries(q[-n:], k, v) - expected).abs().max() < 1e-6

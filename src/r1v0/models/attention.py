@@ -75,15 +75,12 @@ def prefilling(
 
 def last_queries(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention of the last n tokens of a sequence over all m: q [n, heads, d], k, v [m, kv_heads, d], like q."""
-    n, m = q.shape[0], k.shape[0]
     kernel = _working_varlen(q, k)
-    if kernel is not None:
-        cu_q, cu_k = (torch.tensor([0, length], dtype=torch.int32, device=q.device) for length in (n, m))
-        return kernel(q, k, v, cu_q, cu_k, n, m)
-    if _blocks_work(q, k):
-        out: Tensor = BlockAttention.apply(q, k, v, [Bucket(1, n, m)])  # type: ignore[no-untyped-call]
-        return out
-    return _plain(q, k, v)
+    if kernel is None:
+        return _plain(q, k, v)
+    n, m = q.shape[0], k.shape[0]
+    cu_q, cu_k = (torch.tensor([0, length], dtype=torch.int32, device=q.device) for length in (n, m))
+    return kernel(q, k, v, cu_q, cu_k, n, m)
 
 
 def _choose(cu_seqlens: Tensor, parents: Tensor | None, q: Tensor, k: Tensor) -> Attend:
@@ -93,8 +90,9 @@ def _choose(cu_seqlens: Tensor, parents: Tensor | None, q: Tensor, k: Tensor) ->
         return _by_varlen(kernel, cu_seqlens, parents, q.device)
     if parents is None:
         return _by_runs(cu_seqlens)
-    if _blocks_work(q, k):
-        return _by_buckets(cu_seqlens, parents, q.shape[1], q.device)
+    by_buckets = partial(_by_buckets, heads=q.shape[1], device=q.device)
+    if works(f"block attention ({_type(q)})", _case(q, k), partial(_trial, by_buckets, q, k)):
+        return by_buckets(cu_seqlens, parents)
     return by_sequences(cu_seqlens, parents)
 
 
@@ -106,11 +104,6 @@ def _working_varlen(q: Tensor, k: Tensor) -> Varlen | None:
     return (
         kernel if works(f"variable-length attention ({_type(q)})", _case(q, k), partial(_trial, fast, q, k)) else None
     )
-
-
-def _blocks_work(q: Tensor, k: Tensor) -> bool:
-    fast = partial(_by_buckets, heads=q.shape[1], device=q.device)
-    return works(f"block attention ({_type(q)})", _case(q, k), partial(_trial, fast, q, k))
 
 
 def _case(q: Tensor, k: Tensor) -> tuple[Any, ...]:
@@ -147,7 +140,8 @@ def by_sequences(cu_seqlens: Tensor, parents: Tensor) -> Attend:
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`last_queries` by PyTorch's plain attention."""
+    """`last_queries` by PyTorch's plain attention: without a backward pass as fast as by blocks (one thread, 2,048 of 4,096
+    to 16,000 tokens: 0.7 times as long in float32, 0.9 to 1.3 in bfloat16)."""
     n, m = q.shape[0], k.shape[0]
     visible = torch.ones(n, m, dtype=torch.bool, device=q.device).tril(m - n)
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
