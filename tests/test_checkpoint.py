@@ -94,6 +94,9 @@ def test_a_checkpoint_says_what_it_holds(run: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in step(run).rglob("*") if path.is_file()} == {0o644}
     assert damage(step(run)) is None
     assert load_state(step(run)) == TrainerState(3, 48)
+    written = {"step": 3, "cursor": 48, "lr_scale": 1.0, "rollbacks": 0}
+    assert json.loads((step(run) / manifest.STATE).read_text()) == {"format": 2, **written}
+    assert TrainerState() == TrainerState(step=0, cursor=0, lr_scale=1.0, rollbacks=0)  # how a run begins
     assert load_config(step(run)) == CONFIG
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00003"]
 
@@ -312,6 +315,17 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_it_is_written(
         save_checkpoint(run, *trained, TrainerState(4, 64), CONFIG)
     assert "keep_last" in str(error.value)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00003"]
+
+
+@pytest.mark.parametrize(("free", "fits"), [(-1, True), (0, False), (999, False), (1000, True), (1001, True)])
+def test_room_for_a_checkpoint_is_asked_for(free: int, fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """-1: the system does not say."""
+    monkeypatch.setattr(checkpoints, "free_bytes", lambda _: free)
+    if fits:
+        checkpoints.need_room(Path("x"), 1000)
+    else:
+        with pytest.raises(UserError, match=f"it takes 1 KB, {free} B are free there"):
+            checkpoints.need_room(Path("x"), 1000)
 
 
 def config(*sets: str) -> Config:

@@ -82,6 +82,102 @@ def test_each_watcher_fires_once_and_says_what_to_do(kind: str) -> None:
     assert "\n" not in alarm.message
 
 
+# kind -> (step, value, limit) of its alarm, by hand: what the step before could not show yet
+TOLD: dict[str, tuple[int, float, float]] = {
+    "entropy_low": (28, 0.05, 0.1 * 0.8),
+    "entropy_high": (27, 0.8 + 3.2 * 7 / 8, 4 * 0.8),
+    "reward_fall": (26, 0.5 - 0.2 * 6 / 8, 0.5 * 0.8),
+    "no_reward": (28, 0.0, 0.0),
+    "truncated": (25, 0.1 + 0.65 * 5 / 8, 0.5),
+    "mismatch_kl": (22, 0.05 + 1e-4 * 6 / 8, 0.05),
+    "grad_spike": (25, 30.0, 10 * 0.5),
+    "not_finite": (25, 1, 3),
+}
+
+
+@pytest.mark.parametrize("kind", ILL)
+def test_each_alarm_by_hand(kind: str) -> None:
+    (alarm,) = alarms(rows(60, **ILL[kind][0]))
+    at, value, limit = TOLD[kind]
+    assert alarm.step == at
+    assert (alarm.value, alarm.limit) == pytest.approx((value, limit))
+    assert not Alarm(1, "kind", 0.0, 0.0, "").fatal
+
+
+@pytest.mark.parametrize(
+    ("keys", "setting"),
+    [
+        ({"policy__entropy": after(20, 0.4, 0.8)}, "health.entropy_low=0.5"),
+        ({"policy__entropy": after(20, 3.2, 0.8)}, "health.entropy_high=4"),
+        ({"reward__mean": after(20, 0.25, 0.5)}, "health.reward_fall=0.5"),
+        ({"length__truncated_frac": 0.5}, "health.truncated=0.5"),
+        ({"policy__mismatch_kl": 0.05}, "health.mismatch_kl=0.05"),
+        ({"policy__grad_norm": lambda step: 5.0 if step > 20 else 0.5}, "health.grad_spike=10"),
+    ],
+)
+def test_a_figure_at_its_limit_is_no_alarm(keys: dict[str, Any], setting: str) -> None:
+    assert alarms(rows(28, **keys), setting) == []
+
+
+def test_the_start_of_a_run_is_its_first_five_steps() -> None:
+    """Four of .8 and one of .3: .7. It is compared with from step 13 on, when no step is in both means."""
+    some = rows(20, policy__entropy=lambda step: 0.8 if step < 5 else 0.3 if step == 5 else 0.0)
+    (alarm,) = alarms(some, "health.entropy_low=0.5")
+    assert alarm.step == 13
+    assert (alarm.value, alarm.limit) == pytest.approx((0.0, 0.5 * 0.7))
+
+
+def test_the_best_reward_is_that_of_the_best_window() -> None:
+    """Steps 21 to 28 are the first eight of .8. After step 40, six of .3 are more than four standard errors of the two
+    means: .375 of .8, where five are .3125 and their error is .092."""
+    some = rows(60, reward__mean=lambda step: 0.8 if 20 < step <= 40 else 0.3)
+    (alarm,) = alarms(some)
+    assert "its best, 0.8 at step 28" in alarm.message
+    assert alarm.step == 46
+    assert (alarm.value, alarm.limit) == pytest.approx((0.8 - 0.5 * 6 / 8, 0.8 * 0.8))
+
+
+def test_a_reward_below_0_has_no_share_to_lose() -> None:
+    assert alarms(rows(60, reward__mean=after(20, -0.9, -0.5))) == []
+
+
+def test_usual_gradients_are_the_fifty_before_the_window() -> None:
+    """25 of 3 and 25 of 1 have the median 2; one more or less would have 3 or 1. Those of 3 before them do not count."""
+
+    def norms(spike: float) -> list[dict[str, Any]]:
+        values = [3.0] * 55 + [1.0] * 30 + [spike] * 3
+        return rows(len(values), policy__grad_norm=lambda step: values[step - 1])
+
+    (alarm,) = alarms(norms(25.0))
+    assert (alarm.step, alarm.value, alarm.limit) == (88, 25.0, 20.0)
+    assert alarms(norms(15.0)) == []
+
+
+def test_gradients_of_0_are_no_measure() -> None:
+    assert alarms(rows(60, policy__grad_norm=after(40, 0.5, 0.0))) == []
+
+
+@pytest.mark.parametrize(("there", "count"), [(3, 0), (4, 1)])
+def test_a_mean_needs_half_of_its_window(there: int, count: int) -> None:
+    some = rows(WINDOW, length__truncated_frac=lambda step: 0.9 if step <= there else None)
+    assert len(alarms(some)) == count
+
+
+def test_eight_quiet_steps_end_an_alarm() -> None:
+    found = alarms(rows(40, policy__skipped=lambda step: int(step in (1, 9, 18))))
+    assert [alarm.step for alarm in found] == [1, 18]
+
+
+def test_after_a_rollback_skipped_steps_count_from_0() -> None:
+    some = rows(30, policy__skipped=lambda step: int(11 <= step <= 14))
+    assert [alarm.kind for alarm in watch_rows(Config(), some, {12})[1]] == ["not_finite", "not_finite"]
+
+
+def test_a_start_without_figures_is_no_start() -> None:
+    (alarm,) = alarms(rows(20, groups__all_wrong_frac=1.0, reward__correct=None))
+    assert "nothing can be learned" in alarm.message
+
+
 @pytest.mark.parametrize("kind", ILL)
 def test_what_a_watcher_sees_ends_before_its_window_is_half_full(kind: str) -> None:
     """One step that is as bad as can be is no alarm (but a skipped update, which is always told)."""
