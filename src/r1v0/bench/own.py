@@ -29,7 +29,7 @@ class HalfRight:
         self.scores: dict[int, Score] = {}
         self.seen: Counter[str] = Counter()
 
-    def submit(self, job: int, problem: Problem, text: str, finished: bool) -> None:
+    def submit(self, job: int, problem: Problem, text: str, finished: bool, both: bool = False) -> None:
         right = reward(int(problem.id), self.seen[problem.id], self.group_size, self.flat)
         self.seen[problem.id] += 1
         self.scores[job] = Score(right, right > 0)
