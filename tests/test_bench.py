@@ -110,7 +110,7 @@ def test_the_verb_prints_tables(capsys: pytest.CaptureFixture[str]) -> None:
     finally:
         torch.set_num_threads(threads)
     out = capsys.readouterr().out
-    assert out.startswith("embedded base: 330,336 parameters, 2 prompts x 2 completions")
+    assert out.startswith("embedded base: 329,664 parameters, 2 prompts x 2 completions")
     assert "tokens/s" in out
     assert "50% flat" in out
 

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qw
 
 from r1v0.errors import UserError
 from r1v0.models.attention import packed
-from r1v0.models.families import parse_config
-from r1v0.models.loading import Policy, load, resolve_model, save
+from r1v0.models.families import parse_config, read_otherwise
+from r1v0.models.loading import Policy, load, resolve_model, save, tell_once
 from r1v0.rewards.answers import math
 from r1v0.types import Problem
 
@@ -253,3 +253,77 @@ def test_marks_that_a_reward_reads_are_in_the_text_though_they_are_special_token
     right = Problem("p", "", "2", "")
     assert math(right, decoded("<answer> 2 </answer> <|im_end|>"), True).correct
     assert math(right, decoded("\\boxed{ 2 }"), True).correct
+
+
+# Sizes of heads, and who reads them how
+
+
+def folder_of(folder: Path, theirs: Any, **changes: Any) -> None:
+    """A random model, written by transformers; `changes` to its config.json (None leaves a key out)."""
+    theirs.save_pretrained(folder)
+    tokenizer_into(folder)
+    raw = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in raw.items() if value is not None}))
+
+
+OTHER_HEADS = {
+    "qwen2, 4 heads of 16 in 48": (Qwen2Config(**SMALL, head_dim=16), "vLLM takes hidden_size / num_attention_heads = 12"),
+    "qwen2, 4 heads of 8 in 48": (Qwen2Config(**SMALL, head_dim=8), "vLLM takes hidden_size / num_attention_heads = 12"),
+    "qwen2, 4 heads of 12 in 48": (Qwen2Config(**SMALL, head_dim=12), None),
+    "qwen2, no head_dim": (Qwen2Config(**SMALL), None),
+    "qwen3, 4 heads of 16 in 48": (Qwen3Config(**SMALL, head_dim=16), None),
+    "llama, 4 heads of 16 in 48": (LlamaConfig(**SMALL, head_dim=16), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHER_HEADS)
+def test_saving_says_what_another_program_would_read_otherwise(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Loading is as before, and what is saved is what was loaded; the line is for those who take it elsewhere."""
+    config, expected = OTHER_HEADS[case]
+    theirs = AutoModelForCausalLM.from_config(config).eval()
+    folder_of(tmp_path / "a", theirs)
+    tell_once.cache_clear()
+    capsys.readouterr()
+    policy = load(tmp_path / "a")
+    assert capsys.readouterr().err == ""
+    for folder in ("b", "c"):
+        (tmp_path / folder).mkdir()
+        save(policy, tmp_path / folder)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (expected is not None)
+    assert all(str(expected) in line for line in lines)
+    row = torch.randint(0, 67, (1, 40))
+    with torch.no_grad():
+        assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path / "b").eval()(row).logits, theirs(row).logits)
+
+
+def test_heads_that_do_not_divide_a_llama_are_named(tmp_path: Path) -> None:
+    """3 heads of 16 in a width of 50, which transformers refuses: so there is no folder of it to load."""
+    raw = {**LlamaConfig(**SMALL).to_dict(), "hidden_size": 50, "num_attention_heads": 3, "num_key_value_heads": 1}
+    raw["head_dim"] = 16
+    found = read_otherwise(raw, parse_config(raw, "here"))
+    assert found is not None
+    assert "hidden_size is 50, which transformers 5 and vLLM refuse" in found
+    with pytest.raises(Exception, match="not a multiple of the number of attention heads"):
+        LlamaConfig(**raw)
+
+
+@pytest.mark.parametrize(("family", "size"), [("qwen2", 12), ("llama", 12), ("qwen3", 128)])
+@pytest.mark.parametrize("absent", ["missing", "null"])
+def test_the_size_of_heads_is_written_where_it_was_not(absent: str, family: str, size: int, tmp_path: Path) -> None:
+    """transformers 5 fails on a null in qwen2 and qwen3, and takes 128 for a qwen3 without the key."""
+    config: PretrainedConfig = {
+        "qwen2": Qwen2Config(**SMALL), "llama": LlamaConfig(**SMALL), "qwen3": Qwen3Config(**SMALL, head_dim=128)
+    }[family]  # fmt: skip
+    theirs = AutoModelForCausalLM.from_config(config).eval()
+    folder_of(tmp_path / "a", theirs, head_dim=None)
+    if absent == "null":
+        edit(tmp_path / "a" / "config.json", head_dim=None)
+    (tmp_path / "b").mkdir()
+    save(load(tmp_path / "a"), tmp_path / "b")
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["head_dim"] == size
+    row = torch.randint(0, 67, (1, 9))
+    with torch.no_grad():
+        assert torch.equal(AutoModelForCausalLM.from_pretrained(tmp_path / "b").eval()(row).logits, theirs(row).logits)

@@ -57,6 +57,19 @@ def test_every_kernel_agrees_with_pytorch_in_float64(head_dim: int, queries: int
         assert ((found.double() - exact).abs() < limit * (1 + exact.abs())).all()
 
 
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "together"), [(4, 1, 4), (3, 1, 3), (9, 3, 3), (12, 2, 3), (8, 4, 2), (14, 2, 1), (5, 5, 1)]
+)
+def test_as_many_queries_are_answered_together_as_divide_a_group(
+    heads: int, kv_heads: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most four; 12 heads on 2 KV heads are groups of 6, which is twice 3."""
+    asked: list[int] = []
+    monkeypatch.setattr(native, "_built", lambda _dim, queries, *_: asked.append(queries))
+    native.kernels(config(heads=heads, kv_heads=kv_heads), CPU, torch.float32)
+    assert asked == [together]
+
+
 @wants_compiler
 def test_the_tails_of_the_exponential() -> None:
     kernels = native.kernels(config(), CPU, torch.float32)

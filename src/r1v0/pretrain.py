@@ -27,7 +27,7 @@ from r1v0.models.families import hf_tensors, parse_config
 from r1v0.models.loading import write_weights
 from r1v0.models.transformer import Transformer, initialise
 
-RECIPE = "countdown-3 D"
+RECIPE = "countdown-3 E"
 STEPS = 3300
 STEP_TOKENS = 2500
 WARMUP_STEPS = 50
@@ -41,8 +41,8 @@ CONFIG: dict[str, Any] = {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
     "vocab_size": len(VOCABULARY),
-    "hidden_size": 96,
-    "intermediate_size": 256,
+    "hidden_size": 128,
+    "intermediate_size": 160,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 1,

@@ -168,6 +168,25 @@ def _llama3_rope(rope: Mapping[str, Any], where: str) -> Llama3Rope:
     return found
 
 
+def read_otherwise(raw: Mapping[str, Any], config: ModelConfig) -> str | None:
+    """What another program makes of a config.json that we read as `config`; None where they agree with us.
+
+    Sources: vLLM 0.32, models/qwen2.py (its llama and qwen3 take head_dim); transformers 5, configuration_llama.py.
+    """
+    family, plain = raw.get("model_type"), config.hidden // config.heads
+    if family == "qwen2" and config.head_dim != plain:
+        return (
+            f"head_dim is {config.head_dim}, but vLLM takes hidden_size / num_attention_heads = {plain} for a qwen2 model "
+            "and cuts its weights without a word: read this folder with transformers"
+        )
+    if family == "llama" and config.hidden % config.heads:
+        return (
+            f"hidden_size is {config.hidden}, which transformers 5 and vLLM refuse for a llama model of {config.heads} "
+            "heads: it must be a multiple of them"
+        )
+    return None
+
+
 def inverse_frequencies(config: ModelConfig) -> Tensor:
     """Rotations per position of each pair of a head's channels, [head_dim / 2] float32.
 

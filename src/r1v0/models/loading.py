@@ -24,8 +24,8 @@ from torch import Tensor
 from r1v0 import hub
 from r1v0.bounded import MAX_JSON_BYTES, read_json
 from r1v0.errors import UserError
-from r1v0.manifest import newest_whole
-from r1v0.models.families import hf_tensors, inverse_frequencies, parse_config
+from r1v0.manifest import newest_whole, to_stderr
+from r1v0.models.families import hf_tensors, inverse_frequencies, parse_config, read_otherwise
 from r1v0.models.lora import deltas, merged, save_adapter
 from r1v0.models.transformer import Transformer
 from r1v0.models.untrusted import DTYPES, check_links, check_size, check_tokenizer
@@ -40,6 +40,8 @@ TEXT_FILES = (
     "generation_config.json",
     "chat_template.jinja",
 )
+
+tell_once = cache(to_stderr)
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,17 @@ def save(
     """Write the policy into an existing empty folder as `transformers` and vLLM load it.
 
     Adapters are merged into the weights, and written once more by themselves into `folder/adapter`, as PEFT loads them.
+    One line on stderr, once a process, names a shape that one of them reads otherwise than we do.
     """
     raw = read_json(policy.folder / "config.json")
     dtype = dtype or policy.model.norm.dtype
     for old in ("torch_dtype", "dtype"):
         raw.pop(old, None)
     raw["dtype"] = raw["torch_dtype"] = str(dtype).removeprefix("torch.")
+    # Where it is missing or null, programs differ: some take 128 for a qwen3 model, some fail.
+    raw["head_dim"] = policy.model.config.head_dim
+    if said := read_otherwise(raw, policy.model.config):
+        tell_once(f"{policy.folder / 'config.json'}: {said}")
     (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
     for name in TEXT_FILES:
         if (policy.folder / name).is_file():

@@ -16,7 +16,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from functools import cache, partial
-from math import gcd
 from pathlib import Path
 
 import torch
@@ -120,7 +119,8 @@ def kernels(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Ke
     if device.type != "cpu" or dtype not in DTYPES or not compiler:
         return None
     name = f"compiled decoding steps ({str(dtype).removeprefix('torch.')})"
-    queries = gcd(config.heads // config.kv_heads, MOST_QUERIES)
+    group = config.heads // config.kv_heads
+    queries = max(count for count in range(1, MOST_QUERIES + 1) if group % count == 0)
     found = _built(config.head_dim, queries, dtype, compiler)
     if found is None:
         leave_out(name, f"'{compiler}' is not a C compiler that works here", tell=False)
