@@ -318,6 +318,8 @@ def test_an_interruption_leaves_a_checkpoint_to_go_on_from(number: signal.Signal
     assert "Traceback" not in err
     assert f"--resume {folder}" in out + err
     steps = len((folder / "metrics.jsonl").read_text().splitlines())
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step-{steps:05d}"]
+    # Behind a whole step, or with the samples of the next one where the signal came between sampling and the update.
+    assert len(list((folder / "checkpoints").iterdir())) == 1
+    assert next((folder / "checkpoints").iterdir()).name in (f"step-{steps:05d}", f"step-{steps:05d}.00")
     assert main(["train", "--resume", str(folder), "--set", f"steps={steps + 1}"]) == 0
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == steps + 1
