@@ -64,7 +64,7 @@ TESTS = {
     "losses": "losses",
     "manifest": "checkpoint",
     "rollout": "rollout",
-    "sampler": "sampler paged",
+    "sampler": "schedule sampler paged",
     "stats": "stats losses",
 }
 
