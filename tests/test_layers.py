@@ -19,9 +19,9 @@ PACKAGE = Path(r1v0.__file__).parent
 ROWS = (
     ("__main__",),
     ("cli",),
-    ("report", "doctor", "bench"),
+    ("report", "doctor", "bench", "launch"),
     ("trainer", "guard", "measure", "ask", "evaluate", "checkpoint", "pending", "pretrain", "plan"),
-    ("rollout", "policies", "metrics"),
+    ("rollout", "policies", "metrics", "settings", "gradable", "provenance"),
     ("sampler", "batch", "budget", "losses", "advantages", "logprobs", "optimizer", "eight_bit", "device"),
     ("models", "workers", "draw", "data", "prompts", "chat", "hub", "rewards"),
     (
@@ -45,9 +45,11 @@ ROWS = (
 BESIDE = {
     "doctor": {"report"},
     "bench": {"report"},
+    "launch": {"report"},
     "guard": {"checkpoint", "trainer"},
     "trainer": {"evaluate", "checkpoint", "guard", "pending"},
     "measure": {"trainer", "evaluate"},
+    "gradable": {"rollout"},
     "batch": {"advantages"},
     "bounded": {"errors"},
     "budget": {"batch", "logprobs"},

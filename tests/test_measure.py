@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from r1v0 import config, measure, rollout, sampler
+from r1v0 import measure, rollout, sampler
 from r1v0.data import load_eval
 from r1v0.errors import Interrupted
 from r1v0.runlog import Progress
+from r1v0.settings import settle
 from r1v0.types import Completion
 
 SETS = ["eval.on=[\"countdown\", \"countdown-hard\"]", "eval.samples=3", "eval.max_problems=10", "threads=1",
         "sampling.slots=7", "sampling.max_new_tokens=40"]  # fmt: skip
-SETTINGS = config.resolve("countdown", sets=SETS)
+SETTINGS = settle("tiny", "countdown", sets=SETS)
 TEMPLATES = ["countdown", "plain"]
 
 
@@ -35,7 +36,7 @@ class Watcher(Progress):
 
 
 def evaluate(out: Path, progress: Progress | None = None) -> list[dict[str, Any]]:
-    return measure.measure("tiny", SETTINGS, TEMPLATES, out, progress or Progress())
+    return measure.measure("tiny", SETTINGS, TEMPLATES, out, progress or Progress())[1]
 
 
 def lines(out: Path) -> list[dict[str, Any]]:

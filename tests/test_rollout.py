@@ -256,7 +256,8 @@ def test_the_datasets_reward_is_chosen_only_where_none_is_named() -> None:
 
 def test_datasets_of_one_reward_share_a_verifier() -> None:
     config: Config = resolve("countdown", sets=["reward.name=auto"])
-    with verifiers(config, ["countdown", "countdown-hard", "sums"], lambda text: None) as found:
+    rewards = {name: reward_settings(config, name) for name in ("countdown", "countdown-hard", "sums")}
+    with verifiers(rewards, lambda text: None) as found:
         assert found["countdown"] is found["countdown-hard"]
         assert found["countdown"] is not found["sums"]
 

@@ -6,6 +6,7 @@ waits for its other half. The right answer is known if it is given, if the probl
 itself, or if an evaluation set of the settings that is at hand without the network has the problem.
 """
 
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -31,9 +32,17 @@ REDRAW_S = 0.05
 
 
 def ask(
-    model: str, question: str, config: Config, out: TextIO, samples: int = 1, greedy: bool = False, gold: str = ""
+    model: str,
+    question: str,
+    config: Config,
+    out: TextIO,
+    samples: int = 1,
+    greedy: bool = False,
+    gold: str = "",
+    heading: str = "",
 ) -> list[Score]:
-    """Print `samples` answers to `question`; their verdicts, if the right answer is known. Raises UserError."""
+    """Print `samples` answers to `question`; their verdicts, if the right answer is known. `heading` goes to standard error
+    before them. Raises UserError."""
     problem, reward = known(question, config, gold)
     set_threads(config)
     policy = load(resolve_model(model), *choose_sampling(config))
@@ -41,6 +50,8 @@ def ask(
     limit = config.sampling.max_new_tokens
     settings = sampling_settings(policy, config, 0.0 if greedy else config.sampling.temperature, limit)
     request = Request(prompt.token_ids, [key(config.seed, "sample", question, sample) for sample in range(samples)])
+    if heading:
+        print(heading, file=sys.stderr, flush=True)
     page = Page(policy, out, whole_lines=not out.isatty())
     scores: list[Score] = []
     with ExitStack() as stack:

@@ -13,12 +13,11 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from r1v0 import __version__, config, runlog
+from r1v0 import __version__, config, runlog, settings
 from r1v0.command import typed
 from r1v0.errors import Interrupted, UserError
-from r1v0.lock import hold
 
 # What the system says of a path that a user should not have given; any other OSError is a defect of ours.
 NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
@@ -160,6 +159,11 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--alone", action="store_true", help="r1v0 only, even if others are installed")
     bench.add_argument("--quick", action="store_true", help="a few tokens only: does everything run?")
 
+    shown = verb("config", _config, "print the resolved settings, as a file for --config, with where each comes from")
+    shown.add_argument("model", nargs="?", metavar="MODEL", help="as for eval and sample; without it, as for train")
+    shown.add_argument("--on", metavar="NAME[,NAME]", help="datasets, as for eval")
+    _config_options(shown)
+
     presets = verb("presets", _presets, "list the presets, or show one, or list every setting")
     presets.add_argument("name", nargs="?", metavar="NAME", help="preset to show")
     presets.add_argument("--keys", action="store_true", help="list every setting with its default")
@@ -167,30 +171,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", metavar="NAME", help="named settings (default: countdown)")
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="named settings (default: those of the model's run, of the dataset, or countdown)",
+    )
     parser.add_argument("--config", type=_path, metavar="FILE", help="TOML file of settings, over the preset's")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, over both; may be repeated"
     )
 
 
-def _resolve(arguments: argparse.Namespace, extra: Sequence[str] = ()) -> config.Config:
-    """The settings asked for. Without any, a run folder that is the MODEL brings its own; "tiny" and training, countdown."""
-    model = getattr(arguments, "model", "tiny")
-    if arguments.preset is None and arguments.config is None:
-        if runlog.is_run(Path(model)):
-            return config.resolve(file=Path(model) / runlog.CONFIG, sets=[*extra, *arguments.set])
-        if model == "tiny":
-            return config.resolve("countdown", sets=[*extra, *arguments.set])
-    return config.resolve(arguments.preset, arguments.config, [*extra, *arguments.set])
-
-
-def _next_free(prefix: str) -> Path:
-    """runs/PREFIX-001, or the first number after it that is free."""
-    number = 1
-    while (path := Path("runs") / f"{prefix}-{number:03d}").exists():
-        number += 1
-    return path
+def _settle(arguments: argparse.Namespace) -> settings.Settled:
+    """The settings of a verb, by the one rule for all of them."""
+    model, on, flags = getattr(arguments, "model", None), getattr(arguments, "on", None), dict[str, dict[str, Any]]()
+    if on is not None:
+        flags["--on"] = {"eval": {"on": [name.strip() for name in on.split(",")]}}
+    if arguments.run is _eval and arguments.samples is not None:
+        flags["--samples"] = {"eval": {"samples": arguments.samples}}
+    evaluates = on is not None or model is not None
+    return settings.settle(model, arguments.preset, arguments.config, arguments.set, flags, evaluates)
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -199,69 +199,15 @@ def _train(arguments: argparse.Namespace) -> None:
             raise UserError(
                 "--resume goes on with a run as it was: leave out --out, --preset and --config (--set may change a few keys)"
             )
-        folder = arguments.resume
-        runlog.need_run(folder)
-        settings = config.resume(config.parse(runlog.config_text(folder), str(folder / runlog.CONFIG)), arguments.set)
+        runlog.need_run(arguments.resume)
+        from r1v0 import launch  # imports torch
+
+        launch.resume(arguments.resume, arguments.set)
     else:
-        settings = _resolve(arguments)
-        folder = arguments.out or _next_free(
-            arguments.preset or (arguments.config.stem if arguments.config else "countdown")
-        )
-        runlog.need_free(folder)
-    with ExitStack() as stack:
-        if arguments.resume is not None:
-            stack.enter_context(
-                hold(folder)
-            )  # before its checkpoints are looked at: another process may be writing one
-        from r1v0 import trainer  # imports torch
-        from r1v0.device import device_name, set_threads
-        from r1v0.environment import environment
-        from r1v0.models.tried import outcomes
-        from r1v0.report.progress import open_progress
+        settled = _settle(arguments)
+        from r1v0 import launch
 
-        start = _start(folder, settings) if arguments.resume is not None else None
-        run = trainer.prepare(settings, start)
-        if run.state.step > settings.steps:
-            raise UserError(f"{folder} is at step {run.state.step} and steps is {settings.steps}: set more to go on")
-        used = {
-            "problems": run.problems.size or None,
-            "malformed": run.problems.malformed,
-            "dropped": run.problems.dropped,
-        }
-        about = environment(device_name(run.policy.device), set_threads(settings))
-        dtype = str(run.policy.model.norm.dtype).removeprefix("torch.")
-        about |= {"data": used, "dtype": dtype, "operators": outcomes()}
-        if arguments.resume is not None:
-            trainer.first_answers(folder)  # if they are damaged, say so before anything is changed
-            log = runlog.resume(folder, config.to_toml(run.config), run.state.step, about)
-        else:
-            stack.enter_context(hold(folder))
-            log = runlog.create(folder, config.to_toml(run.config), about)
-        progress = stack.enter_context(open_progress())
-        if run.state.step == settings.steps:
-            progress.note(f"the run has done its {settings.steps} steps; to go on, add --set steps=N with more")
-        try:
-            progress.finish({"checkpoint": trainer.train(run, log, progress)})
-        except Interrupted:
-            inside = f", {len(run.pending.done)} updates into the next" if run.pending else ""
-            progress.note(
-                f"stopped after step {run.state.step}{inside}; go on with: {typed('train', '--resume', folder)}"
-            )
-            raise
-
-
-def _start(folder: Path, settings: config.Config) -> Path | None:
-    """The checkpoint to go on from; None if the run was stopped before its first. Raises UserError."""
-    from r1v0 import checkpoint, manifest
-
-    start = manifest.newest_whole(folder)
-    if start is None:
-        manifest.to_stderr(f"{folder} holds no checkpoint yet: starting at step 0")
-        return None
-    before = checkpoint.load_config(start)
-    if before is not None:  # config.toml may have been edited since
-        config.need_resumable(before, settings, f" ({folder / runlog.CONFIG} was changed after {start.name})")
-    return start
+        launch.begin(settled, arguments.out, arguments.config.stem if arguments.config else settled.preset or "run")
 
 
 def _eval(arguments: argparse.Namespace) -> None:
@@ -269,34 +215,30 @@ def _eval(arguments: argparse.Namespace) -> None:
     from r1v0.report.progress import open_progress
     from r1v0.report.table import evaluation_table
 
-    extra = [f"eval.on={_list(arguments.on)}"] if arguments.on is not None else []
-    extra += [f"eval.samples={arguments.samples}"] if arguments.samples is not None else []
-    settings = _resolve(arguments, extra)
-    if not settings.eval.on:
+    settled = _settle(arguments)
+    if not settled.config.eval.on:
         raise UserError("eval.on is []: name what to measure, for example --on countdown")
-    templates = arguments.template.split(",") if arguments.template else [settings.prompt.template]
+    if settled.origins["eval.on"] == config.DEFAULT:
+        raise UserError("nothing says what to measure: name datasets, for example --on math500,aime24")
+    templates = arguments.template.split(",") if arguments.template else [settled.config.prompt.template]
     for template in templates:
-        words_of(config.with_template(settings, template).prompt)
-    out = arguments.out or _next_free("eval")
+        words_of(config.with_template(settled.config, template).prompt)
     from r1v0.measure import measure  # imports torch
 
-    with open_progress(figures=False) as progress:
+    with ExitStack() as stack:
+        out = arguments.out or stack.enter_context(runlog.claimed("eval"))
+        progress = stack.enter_context(open_progress(figures=False))
         try:
-            rows = measure(arguments.model, settings, templates, out, progress, arguments.against)
+            told, rows = measure(arguments.model, settled, templates, out, progress, arguments.against)
         except Interrupted:
             progress.note(f"stopped: the same command with  --out {out}  goes on with the answers that are there")
             raise
-    print(evaluation_table(rows))
+    print("\n".join(told), evaluation_table(rows), sep="\n\n")
     print(f"answers and figures: {out}")
 
 
-def _list(names: str) -> str:
-    """ "a,b" as a TOML list."""
-    return json.dumps([name.strip() for name in names.split(",")])
-
-
 def _sample(arguments: argparse.Namespace) -> None:
-    settings = _resolve(arguments)
+    settled = _settle(arguments)
     most = config.LARGEST["eval.samples"]
     if not 1 <= arguments.samples <= most:
         raise UserError(f"--samples is {arguments.samples}: expected at least 1 and at most {most}")
@@ -305,7 +247,14 @@ def _sample(arguments: argparse.Namespace) -> None:
     from r1v0.ask import ask  # imports torch
 
     scores = ask(
-        arguments.model, arguments.problem, settings, sys.stdout, arguments.samples, arguments.greedy, arguments.gold
+        arguments.model,
+        arguments.problem,
+        settled.config,
+        sys.stdout,
+        arguments.samples,
+        arguments.greedy,
+        arguments.gold,
+        settled.line,
     )
     if len(scores) > 1:
         print(f"{sum(score.correct for score in scores)} of {len(scores)} right", file=sys.stderr)
@@ -324,17 +273,17 @@ def _plot(arguments: argparse.Namespace) -> None:
 def _verify(arguments: argparse.Namespace) -> int:
     from r1v0.rewards import verify
 
-    settings = config.resolve(sets=[f"reward.name={json.dumps(arguments.reward)}"])
+    reward = config.resolve(sets=[f"reward.name={json.dumps(arguments.reward)}"]).reward
     if arguments.batch is not None:
         if arguments.gold is not None:
             raise UserError("GOLD and --batch are both given: verify takes GOLD ANSWER or --batch FILE, not both")
-        summary = verify.verify_batch(arguments.batch, sys.stdout, settings.reward)
+        summary = verify.verify_batch(arguments.batch, sys.stdout, reward)
         print(summary, file=sys.stderr)
         return int(summary.equal < summary.lines)
     if arguments.answer is None:
         example = typed("verify", r"\frac{1}{2}", "0.5")
         raise UserError(f"verify needs a gold answer and an answer, for example: {example}")
-    lines, right = verify.judge(arguments.gold, arguments.answer, settings.reward)
+    lines, right = verify.judge(arguments.gold, arguments.answer, reward)
     print("\n".join(lines))
     return int(not right)
 
@@ -372,13 +321,14 @@ def _plan(arguments: argparse.Namespace) -> int:
     from r1v0.plan import make_plan
     from r1v0.plan.report import report
 
-    settings = _resolve(arguments)
-    if settings.compute.dtype == "fastest" and arguments.card is None and arguments.gpu_memory is None:
-        from r1v0.device import settled  # imports torch
+    settled = _settle(arguments)
+    asked = settled.config
+    if asked.compute.dtype == "fastest" and arguments.card is None and arguments.gpu_memory is None:
+        from r1v0 import device  # imports torch
 
-        settings = settled(settings)
-    plan = make_plan(settings, arguments.card, arguments.gpu_memory, arguments.length)
-    print(report(plan))
+        asked = device.settled(asked)
+    plan = make_plan(asked, arguments.card, arguments.gpu_memory, arguments.length)
+    print(f"{settled.line}\n\n{report(plan)}")
     return 0 if plan.fits else 1
 
 
@@ -389,6 +339,13 @@ def _bench(arguments: argparse.Namespace) -> None:
     from r1v0.bench.verb import bench  # imports torch
 
     bench(arguments.model, arguments.rounds, arguments.threads, not arguments.alone, arguments.quick)
+
+
+def _config(arguments: argparse.Namespace) -> None:
+    settled = _settle(arguments)
+    print(settled.toml(), end="")
+    if arguments.model is not None or arguments.on is not None:
+        print("\n".join(["", *(f"# {line}" for line in settings.evaluations(settled))]))
 
 
 def _presets(arguments: argparse.Namespace) -> None:

@@ -266,6 +266,9 @@ MAY_CHANGE = (
     "health.max_rollbacks",
 )
 
+# Where a thing is may change, under the same name: a run and its data are moved to another folder or machine.
+MAY_MOVE = ("model", "data.name", "data.path", "data.avoid", "eval.on", "reward.name", "reward.extra")
+
 # What a slip of the keyboard must not ask of a machine: each stands for memory, processes or time before the first step.
 LARGEST = {
     "steps": 999_999_999,  # a step's name has nine digits at most (runlog.py)
@@ -295,6 +298,9 @@ REFUSED = {f"sampling.{key}": _TRUNCATED for key in ("top_p", "top_k", "min_p")}
 CHAT = "chat"
 """The prompt template that is the model's own."""
 
+DEFAULT, SET = "default", "--set"
+"""Where a value may come from."""
+
 
 def presets() -> dict[str, str]:
     """Preset names and the first comment line of each file."""
@@ -314,34 +320,55 @@ def preset_text(name: str) -> str:
 
 def described() -> dict[str, tuple[str, str]]:
     """Every dotted key with its default, as TOML, and its help."""
-    return {key: (_toml_value(_get(Config(), key)), text) for key, text in keys().items()}
+    return {key: (toml_value(value_of(Config(), key)), text) for key, text in keys().items()}
 
 
 def resolve(preset: str | None = None, file: Path | None = None, sets: Iterable[str] = ()) -> Config:
-    """Layer defaults < preset < file < `a.b=value` strings into one validated config.
+    """Layer defaults < preset < file < `a.b=value` strings into one validated config; settings.py chooses the preset.
 
     Raises UserError for an unknown preset, key or suggestion, a wrong type, or a combination that `validate` refuses.
     """
+    layers = [] if preset is None else [(f"preset {preset}", preset_layer(preset))]
+    layers += [] if file is None else [(str(file), read_file(file))]
+    return layered([*layers, (SET, set_layer(sets))])[0]
+
+
+def layered(layers: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[Config, dict[str, str]]:
+    """Layers over the built-in defaults, each with a word for where it comes from: the validated config, and that word of
+    every dotted key (DEFAULT where no layer has it). Raises UserError as `resolve` does."""
     config: Config = Config()
-    if preset is not None:
-        config = _apply(config, tomllib.loads(preset_text(preset)), f"preset {preset}")
-    if file is not None:
-        config = _apply(config, _read_toml(file), str(file))
-    config = _apply(config, _layer(sets), "--set")
+    origins = dict.fromkeys(keys(), DEFAULT)
+    for where, layer in layers:
+        before, config = config, _apply(config, layer, where)
+        named = _named(layer, typing.get_type_hints(Config))
+        origins |= {key: where for key in keys() if key in named or value_of(before, key) != value_of(config, key)}
     validate(config)
-    return config
+    return config, origins
+
+
+def _named(layer: Mapping[str, Any], hints: Mapping[str, Any]) -> set[str]:
+    """The dotted keys of a layer that has been applied."""
+    found = set()
+    for name, value in layer.items():
+        found |= {f"{name}.{key}" for key in value} if dataclasses.is_dataclass(hints[name]) else {name}
+    return found
+
+
+def preset_layer(name: str) -> dict[str, Any]:
+    """The settings that a preset names. Raises UserError for an unknown name."""
+    return tomllib.loads(preset_text(name))
 
 
 def parse(text: str, where: str) -> Config:
     """The config of a run folder's config.toml. Raises UserError."""
-    config: Config = _apply(Config(), _toml(text, where), where)
+    config: Config = _apply(Config(), read_text(text, where), where)
     validate(config)
     return config
 
 
 def resume(config: Config, sets: Iterable[str]) -> Config:
     """A run's own config with the few changes that a resumed run may make. Raises UserError for any other."""
-    changed: Config = _apply(config, _layer(sets), "--set")
+    changed: Config = _apply(config, set_layer(sets), "--set")
     validate(changed)
     need_resumable(config, changed)
     return changed
@@ -352,7 +379,7 @@ def need_resumable(was: Config, now: Config, where: str = "") -> None:
     wrong = [
         f"{key} was {json.dumps(before)} in this run and cannot become {json.dumps(after)}"
         for key, (before, after) in differences(was, now).items()
-        if key not in MAY_CHANGE
+        if key not in MAY_CHANGE and not (key in MAY_MOVE and _names(before) == _names(after))
     ]
     if wrong:
         raise UserError(
@@ -360,27 +387,37 @@ def need_resumable(was: Config, now: Config, where: str = "") -> None:
         )
 
 
+def _names(value: Any) -> Any:
+    """The last part of each path in a setting's value."""
+    if isinstance(value, dict):
+        return {_names(key): entry for key, entry in value.items()}
+    if isinstance(value, list):
+        return list(map(_names, value))
+    name, is_path, path = str(value).rpartition("=")
+    return name + is_path + path.rpartition("/")[2]
+
+
 def validate(config: Config) -> None:
     """Refuse what cannot run, or what would run and give wrong numbers. Raises UserError."""
 
     def need(ok: bool, key: str, expected: str) -> None:
         if not ok:
-            raise UserError(f"{key} is {json.dumps(_get(config, key))}: expected {expected}")
+            raise UserError(f"{key} is {json.dumps(value_of(config, key))}: expected {expected}")
 
     for key in ("grpo.groups", "sampling.max_new_tokens", "eval.every", "eval.samples", "grpo.minibatches",
                 "grpo.epochs", "reward.workers", "checkpoint_every"):  # fmt: skip
-        need(_get(config, key) >= 1, key, "a whole number of at least 1")
+        need(value_of(config, key) >= 1, key, "a whole number of at least 1")
     for key, most in LARGEST.items():
-        need(_get(config, key) <= most, key, f"at most {most}")
+        need(value_of(config, key) <= most, key, f"at most {most}")
     for key in ("seed", "steps", "threads", "sampling.slots", "grpo.max_refills", "grpo.kl_coef", "eval.max_problems",
                 "eval.max_new_tokens", "data.max_problems", "optimizer.warmup_steps", "optimizer.weight_decay",
                 "optimizer.micro_batch_tokens", "eval.temperature", "checkpoints.keep_last", "checkpoints.keep_best",
                 "health.max_rollbacks", "health.entropy_high", "health.mismatch_kl", "health.grad_spike"):  # fmt: skip
-        need(_get(config, key) >= 0, key, "0 or more")
+        need(value_of(config, key) >= 0, key, "0 or more")
     for key in ("sampling.temperature", "optimizer.lr", "optimizer.grad_clip", "reward.timeout_s", "reward.memory_mb"):
-        need(_get(config, key) > 0, key, "more than 0")
+        need(value_of(config, key) > 0, key, "more than 0")
     for key in ("health.entropy_low", "health.reward_fall", "health.truncated"):
-        need(0 <= _get(config, key) < 1, key, "at least 0 (off) and below 1")
+        need(0 <= value_of(config, key) < 1, key, "at least 0 (off) and below 1")
     if config.health.action == "rollback":
         need(
             len(config.eval.on) > 0,
@@ -392,7 +429,7 @@ def validate(config: Config) -> None:
     need(config.health.max_skipped >= 1, "health.max_skipped", "a whole number of at least 1")
     need(0 < config.health.rollback_lr < 1, "health.rollback_lr", "more than 0, below 1")
     for key in ("optimizer.beta1", "optimizer.beta2"):
-        need(0 <= _get(config, key) < 1, key, "at least 0 and below 1")
+        need(0 <= value_of(config, key) < 1, key, "at least 0 and below 1")
     need(config.lora.rank >= 0, "lora.rank", "0 (train the whole model) or more")
     need(config.lora.alpha > 0, "lora.alpha", "more than 0")
     eight_bit, lora = config.optimizer.states == "8bit", config.lora.rank > 0
@@ -421,6 +458,16 @@ def validate(config: Config) -> None:
     )
 
 
+def changed(config: Config, values: Mapping[str, Any]) -> Config:
+    """The same config with other values of some dotted keys."""
+    layer: dict[str, Any] = {}
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        (layer.setdefault(section, {}) if section else layer)[name] = value
+    found: Config = _apply(config, layer, "settings")
+    return found
+
+
 def with_template(config: Config, template: str) -> Config:
     """The same config with another prompt template, of the same kinds as prompt.template. Raises UserError."""
     if template == config.prompt.template:
@@ -429,22 +476,46 @@ def with_template(config: Config, template: str) -> Config:
     return changed
 
 
-def to_toml(config: Config) -> str:
-    """The config as TOML text that `resolve(file=...)` reads back to an equal config."""
+def to_toml(config: Config, origins: Mapping[str, str] | None = None) -> str:
+    """The config as TOML text that `resolve(file=...)` reads back to an equal config; behind each value, as a comment,
+    where it comes from, if `origins` tells."""
+    comments = {key: f"  # {printable(where)}" for key, where in (origins or {}).items()}
     scalars, sections = [], []
     for spec in dataclasses.fields(config):
         value = getattr(config, spec.name)
         if dataclasses.is_dataclass(value):
-            lines = [f"{s.name} = {_toml_value(getattr(value, s.name))}" for s in dataclasses.fields(value)]
+            lines = [
+                f"{s.name} = {toml_value(getattr(value, s.name))}{comments.get(f'{spec.name}.{s.name}', '')}"
+                for s in dataclasses.fields(value)
+            ]
             sections.append("\n".join([f"[{spec.name}]", *lines]))
         else:
-            scalars.append(f"{spec.name} = {_toml_value(value)}")
+            scalars.append(f"{spec.name} = {toml_value(value)}{comments.get(spec.name, '')}")
     return "\n\n".join(["\n".join(scalars), *sections]) + "\n"
+
+
+def origins_in(text: str, config: Config) -> dict[str, str]:
+    """Where the values of a config come from, as `to_toml` wrote it beside them; a key whose line was changed is left out."""
+    found, section = {}, ""
+    for line in text.splitlines():
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1] + "."
+        name = line.partition(" = ")[0]
+        if section + name in keys():
+            written = f"{name} = {toml_value(value_of(config, section + name))}  # "
+            if line.startswith(written):
+                found[section + name] = line.removeprefix(written)
+    return found
+
+
+def printable(text: str) -> str:
+    """A text that may stand in a comment of TOML, and on one line."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def differences(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ, with both values."""
-    return {key: (_get(a, key), _get(b, key)) for key in keys() if _get(a, key) != _get(b, key)}
+    return {key: (value_of(a, key), value_of(b, key)) for key in keys() if value_of(a, key) != value_of(b, key)}
 
 
 @cache
@@ -467,14 +538,16 @@ def _field_help(cls: Any) -> dict[str, str]:
     return found
 
 
-def _get(config: Config, key: str) -> Any:
+def value_of(config: Config, key: str) -> Any:
+    """The value of a dotted key."""
     value: Any = config
     for part in key.split("."):
         value = getattr(value, part)
     return value
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
+    """The settings that a TOML file names. Raises UserError if it cannot be read."""
     try:
         text = bounded.read(path, MAX_TOML).decode("utf-8-sig")  # some editors begin a file with a BOM
     except FileNotFoundError:
@@ -482,7 +555,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = error.__class__.__name__
         raise UserError(f"config file {path} cannot be read ({reason}): give a UTF-8 TOML file") from None
-    return _toml(text, str(path))
+    return read_text(text, str(path))
 
 
 def _read_template(path: Path) -> dict[str, Any]:
@@ -505,15 +578,16 @@ def _read_template(path: Path) -> dict[str, Any]:
     return {"text": text, "stop": stop}
 
 
-def _toml(text: str, where: str) -> dict[str, Any]:
+def read_text(text: str, where: str) -> dict[str, Any]:
+    """The settings that a TOML text names. Raises UserError, which says `where`, for what is not TOML."""
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: not TOML, or a number of thousands of digits
         raise UserError(f"config file {where} is not TOML: {error}") from None
 
 
-def _layer(sets: Iterable[str]) -> dict[str, Any]:
-    """The `a.b=value` strings of --set as one nested dict."""
+def set_layer(sets: Iterable[str]) -> dict[str, Any]:
+    """The `a.b=value` strings of --set as one nested dict. Raises UserError for what is not of that form."""
     layer: dict[str, Any] = {}
     for item in sets:
         _insert(layer, item)
@@ -618,11 +692,12 @@ def _convert(value: Any, kind: Any, key: str, where: str) -> Any:
     return float(value) if kind is float else value
 
 
-def _toml_value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A setting's value as TOML."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml_value(name)} = {_toml_value(entry)}" for name, entry in value.items()) + "}"
+        return "{" + ", ".join(f"{toml_value(name)} = {toml_value(entry)}" for name, entry in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_toml_value, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, float):
         return repr(value)
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON lets DEL pass, TOML does not

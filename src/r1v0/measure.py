@@ -11,7 +11,7 @@ base model's score, and its repair looks like learning.
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,58 +19,75 @@ from typing import Any
 from r1v0 import bounded, lock, runlog
 from r1v0.bounded import read_json
 from r1v0.command import typed
-from r1v0.config import Config, to_toml, with_template
+from r1v0.config import with_template
 from r1v0.data import check as check_data
 from r1v0.data import eval_name, load_eval
-from r1v0.device import choose_sampling, set_threads, settled
+from r1v0.device import choose_sampling, set_threads
+from r1v0.device import settled as on_this_device
 from r1v0.disk import append_whole, write_atomic, writing
 from r1v0.errors import UserError
 from r1v0.evaluate import Answer, answer_problems, gain, parse_answer, summarise
+from r1v0.gradable import need_gradable
 from r1v0.interrupts import stoppable
 from r1v0.models.loading import load, resolve_model
 from r1v0.prompts import make_prompts
-from r1v0.rollout import past_positions, verifiers
+from r1v0.rollout import past_positions, reward_settings, verifiers
 from r1v0.runlog import Progress
+from r1v0.settings import Asked, Settled, asked
+from r1v0.types import Problem
 
 PLAN, ANSWERS = "eval.json", "answers.jsonl"
 
 
 def measure(
-    model: str, config: Config, templates: Sequence[str], out: Path, progress: Progress, against: Path | None = None
-) -> list[dict[str, Any]]:
-    """Evaluate `model` on `config.eval.on` under each template; the rows of evals.jsonl.
+    model: str,
+    settled: Settled,
+    templates: Sequence[str],
+    out: Path,
+    progress: Progress,
+    against: Path | None = None,
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Evaluate `model` on eval.on under each template, each dataset with its own limits and reward (`settings.asked`); a line
+    for each dataset that says what was used, and the rows of evals.jsonl.
 
-    Raises UserError for an unknown model, dataset or template, or an `out` that holds another evaluation; Interrupted
-    when stopped, with every answer that has ended on disk.
+    Raises UserError for an unknown model, dataset or template, a reward that cannot read its dataset, or an `out` that holds
+    another evaluation; Interrupted when stopped, with every answer that has ended on disk.
     """
 
     def keep(answer: Answer) -> None:
         append_whole(out / ANSWERS, _line(answer))
 
+    config = on_this_device(settled.config)
+    settled = settled.of(config)
     set_threads(config)
-    config = settled(config)
     check_data(config.eval.on)
     folder = resolve_model(model)
-    evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}
+    how = {eval_name(spec): asked(settled, spec) for spec in config.eval.on}
+    evals = {eval_name(spec): load_eval(spec, _most(how, spec)) for spec in config.eval.on}
+    rewards = {name: reward_settings(ask.config, name) for name, ask in how.items()}
+    need_gradable(rewards, evals, progress.note)
     before = read_answers(against) if against is not None else []
     policy = load(folder, *choose_sampling(config))
     for name, template in itertools.product(evals, templates):
         make_prompts(with_template(config, template).prompt, evals[name][:1], policy)  # one that fails leaves no folder
+    told = [_told(name, how[name], problems, rewards[name].name, templates) for name, problems in evals.items()]
     rows = []
-    with lock.hold(out), stoppable() as check, verifiers(config, list(evals), progress.note) as graders:
+    with lock.hold(out), stoppable() as check, verifiers(rewards, progress.note) as graders:
         written = {name: asdict(prompt) for name in templates if (prompt := with_template(config, name).prompt).text}
-        plan = {"model": model, "templates": list(templates), "config": to_toml(config)}
+        plan = {"model": model, "templates": list(templates), "datasets": told, "config": settled.toml()}
         _open(out, plan | ({"prompts": written} if written else {}))
         done = read_answers(out)
+        for line in [settled.line, *filter(None, (_more(name, how[name]) for name in evals))]:
+            progress.note(line)
         answers: list[Answer] = []
         for name, template in itertools.product(evals, templates):
-            asked = with_template(config, template)
-            prompts = make_prompts(asked.prompt, evals[name], policy)
+            now = with_template(how[name].config, template)
+            prompts = make_prompts(now.prompt, evals[name], policy)
             longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
-            if beyond := past_positions(policy, longest, config.eval.max_new_tokens or config.sampling.max_new_tokens):
+            if beyond := past_positions(policy, longest, now.eval.max_new_tokens):
                 progress.note(f"warning: {name} ({template}): {beyond}; lower eval.max_new_tokens")
             own = [answer for answer in done if (answer.dataset, answer.template) == (name, template)]
-            own = answer_problems(policy, name, evals[name], asked, graders[name], progress, check, own, keep)
+            own = answer_problems(policy, name, evals[name], now, graders[name], progress, check, own, keep)
             answers += own
             since = gain(_matching(before, name, template), own)
             result = asdict(summarise(name, own)) | (asdict(since) if since else {})
@@ -78,7 +95,27 @@ def measure(
         with writing(out):
             write_atomic(out / ANSWERS, b"".join(map(_line, answers)))
             write_atomic(out / runlog.EVALS, b"".join(map(runlog.json_line, rows)))
-    return rows
+    return told, rows
+
+
+def _most(how: Mapping[str, Asked], spec: str) -> int:
+    return how[eval_name(spec)].config.eval.max_problems
+
+
+def _told(name: str, ask: Asked, problems: Sequence[Problem], reward: str, templates: Sequence[str]) -> str:
+    """math500: 500 problems x 1, at most 4096 tokens, reward math, template r1-zero, temperature 1.0"""
+    limits = ask.config.eval
+    words = f"template{'s' if len(templates) > 1 else ''} {', '.join(templates)}"
+    tokens = f"at most {limits.max_new_tokens} tokens"
+    return f"{name}: {len(problems)} problems x {limits.samples}, {tokens}, reward {reward}, {words}, temperature {limits.temperature:g}"
+
+
+def _more(name: str, ask: Asked) -> str:
+    """What is said of a dataset whose problems are so few that one answer each tells little; mostly nothing."""
+    samples = ask.config.eval.samples
+    if samples >= ask.samples:
+        return ""
+    return f"{name} has few problems: {ask.samples} answers per problem are recommended (--samples {ask.samples}), and this takes {samples}"
 
 
 def read_answers(out: Path) -> list[Answer]:

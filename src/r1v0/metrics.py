@@ -83,7 +83,8 @@ def step_row(step: int, sampled: Sequence[Group], policy: PolicyReadings, extra:
         "reward/mean": mean(rollout.score.reward for rollout in rollouts),
         "reward/correct": mean(correct),
         "reward/strict": mean(rollout.score.strict for rollout in rollouts),
-        **{f"reward/{name}": mean(values) for name, values in parts.items()},
+        # An own reward's name is a path and a function: its folder says nothing here.
+        **{f"reward/{name.rpartition('/')[2]}": mean(values) for name, values in parts.items()},
         "length/mean": mean(lengths),
         "length/finished": mean(length for length, ended in zip(lengths, finished, strict=True) if ended),
         "length/correct": mean(length for length, ok in zip(lengths, correct, strict=True) if ok),

@@ -157,18 +157,15 @@ def reward_settings(config: Config, dataset: str) -> RewardConfig:
 
 
 @contextmanager
-def verifiers(config: Config, datasets: Sequence[str], note: Callable[[str], None]) -> Iterator[dict[str, Verifier]]:
+def verifiers(rewards: Mapping[str, RewardConfig], note: Callable[[str], None]) -> Iterator[dict[str, Verifier]]:
     """A verifier for each dataset by its name; datasets with the same reward share one. `note` gets what went wrong in a
     user's own reward."""
     with ExitStack() as stack:
         made: dict[str, Verifier] = {}
-        found = {}
-        for dataset in datasets:
-            settings = reward_settings(config, dataset)
+        for settings in rewards.values():
             if settings.name not in made:
                 made[settings.name] = stack.enter_context(Verifier(settings, note))
-            found[dataset] = made[settings.name]
-        yield found
+        yield {dataset: made[settings.name] for dataset, settings in rewards.items()}
 
 
 def sampling_settings(policy: Policy, config: Config, temperature: float, max_new_tokens: int) -> SamplingSettings:

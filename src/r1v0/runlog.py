@@ -12,14 +12,15 @@ knows this silent form only, and `r1v0.report` the ones that draw.
 
 import gzip
 import io
+import itertools
 import json
 import math
 import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,26 @@ class RunLog:
                 os.fsync(file.fileno())
 
 
+@contextmanager
+def claimed(prefix: str) -> Iterator[Path]:
+    """runs/PREFIX-001, or the first number after it that is free, as a new folder: making it is what claims it. One that is
+    still empty in the end is removed."""
+    parent = Path("runs")
+    with writing(parent):
+        parent.mkdir(exist_ok=True)
+        for number in itertools.count(1):
+            folder = parent / f"{prefix}-{number:03d}"
+            with suppress(FileExistsError):
+                folder.mkdir(parents=True)  # another one's end may have removed an empty runs/ just now
+                break
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # there is something in it
+            folder.rmdir()
+            parent.rmdir()
+
+
 def create(folder: Path, config: str, env: Mapping[str, Any]) -> RunLog:
     """A new run in `folder`, which may exist but must hold no run. `config` is the resolved config as TOML.
 
@@ -158,15 +179,20 @@ def resume(folder: Path, config: str, step: int, env: Mapping[str, Any]) -> RunL
     clear_leftovers(folder)
     log.truncate_after(step)
     _write(folder / CONFIG, config.encode("utf-8"))
-    try:
-        before = json.loads(bounded.read(folder / ENV, bounded.MAX_LINE))
-    except (OSError, ValueError, RecursionError):
-        before = None
-    first: dict[str, Any] = before if isinstance(before, dict) else {}
+    first = environment_of(folder)
     earlier = first.get("resumed")
     parts = earlier if isinstance(earlier, list) else []
     _write(folder / ENV, _pretty({**first, "resumed": [*parts, {"after_step": step, **env}]}))
     return log
+
+
+def environment_of(folder: Path) -> dict[str, Any]:
+    """The run's env.json; empty if it is missing or damaged, since no run depends on it."""
+    try:
+        found = json.loads(bounded.read(folder / ENV, bounded.MAX_LINE))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def is_run(folder: Path) -> bool:
@@ -198,13 +224,16 @@ def need_run(folder: Path) -> None:
 def config_text(folder: Path) -> str:
     """The run's config.toml."""
     need_run(folder)
+    return text_of(folder / CONFIG)
+
+
+def text_of(path: Path) -> str:
+    """A config.toml that a run wrote. Raises UserError if it cannot be read."""
     try:
-        return bounded.read(folder / CONFIG, bounded.MAX_LINE).decode("utf-8")
+        return bounded.read(path, bounded.MAX_LINE).decode("utf-8")
     except (OSError, ValueError) as error:
         reason = error.__class__.__name__
-        raise UserError(
-            f"{folder / CONFIG} cannot be read ({reason}): the run needs the config it was started with"
-        ) from None
+        raise UserError(f"{path} cannot be read ({reason}): the run needs the config it was started with") from None
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -25,12 +25,13 @@ from r1v0.data import check as check_data
 from r1v0.device import choose_device, peak_memory_gb, set_threads, settled
 from r1v0.errors import Interrupted
 from r1v0.evaluate import Answer, answer_problems, gain, parse_answers, summarise
+from r1v0.gradable import FIRST, need_gradable
 from r1v0.guard import Unhealthy, respond, watch_of
 from r1v0.health import Watch
 from r1v0.interrupts import stoppable
 from r1v0.logprobs import token_logprobs
 from r1v0.losses import LossReadings, policy_loss
-from r1v0.manifest import checkpoint_name
+from r1v0.manifest import checkpoint_name, to_stderr
 from r1v0.metrics import PolicyReadings, UpdateReadings, policy_readings, rollout_records, step_row
 from r1v0.models.loading import Policy, resolve_model
 from r1v0.models.transformer import Transformer
@@ -140,6 +141,9 @@ def prepare(config: Config, checkpoint: Path | None = None) -> Run:
     base = resolve_model(config.model)  # looked for before the rows are read: it is what a run is about
     problems = load_problems(config.data, config.seed, config.eval.on)
     evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}
+    name, tried = config.data.name, [problems.at(i) for i in range(FIRST)]
+    need_gradable({name: reward_settings(config, name)}, {name: tried}, to_stderr)
+    need_gradable({name: reward_settings(config, name) for name in evals}, evals, to_stderr)
     policy, optimizer = trained_policy(config, base, checkpoint, device, dtype)
     make_prompts(config.prompt, [problems.at(0)], policy)  # a template that fails is told before a run folder is made
     if checkpoint is not None:
@@ -170,7 +174,8 @@ def train(run: Run, log: RunLog, progress: Progress) -> Path:
     Unhealthy, which is one too, where health.action ends the run.
     """
     config = run.config
-    with verifiers(config, [config.data.name, *run.evals], progress.note) as graders, stoppable() as check:
+    rewards = {name: reward_settings(config, name) for name in (config.data.name, *run.evals)}
+    with verifiers(rewards, progress.note) as graders, stoppable() as check:
         progress.start(config, config.steps, log.folder)
         run.watch = watch_of(config, log.folder)
         run.budget.note = progress.note

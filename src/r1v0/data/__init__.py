@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from r1v0 import rng
 from r1v0.config import DataConfig
 from r1v0.data import countdown, gold, sums
 from r1v0.data.problems import Problems, choose_columns, joined, normal, scan, subset
-from r1v0.data.source import COMMON, ID_COLUMNS, LEVEL_COLUMN, Columns, Generated, Source
+from r1v0.data.source import ID_COLUMNS, LEVEL_COLUMN, OWN, Columns, Generated, Source
 from r1v0.data.tables import Table, locate, read
 from r1v0.errors import UserError, unknown
 from r1v0.types import Problem
@@ -39,11 +40,18 @@ _SUBJECTS = (
     "precalculus",
 )
 
+_MATH = "qwen2.5-1.5b-math"
+_COUNTDOWN: Any = dict(reward="countdown", preset="countdown", tokens=320)
+
 DATASETS: dict[str, Source | Generated] = {
     # type, query, original_question, response (ends in "The answer is: X"); 395,000 rows
-    "metamathqa": Source("meta-math/MetaMathQA", (Columns("query", "response", gold.answer_is), _PLAIN), train="train"),
+    "metamathqa": Source(
+        "meta-math/MetaMathQA", (Columns("query", "response", gold.answer_is), _PLAIN), train="train", preset="r1-v0"
+    ),
     # problem, level ("Level 5"), type, solution; 7,500 + 5,000 rows in one subset a subject
-    "math": Source("EleutherAI/hendrycks_math", (_PLAIN, _WORKED), train="train", test="test", subsets=_SUBJECTS),
+    "math": Source(
+        "EleutherAI/hendrycks_math", (_PLAIN, _WORKED), train="train", test="test", subsets=_SUBJECTS, preset=_MATH
+    ),
     # question, answer (ends in "#### 72"); 7,473 + 1,319 rows
     "gsm8k": Source(
         "openai/gsm8k",
@@ -51,31 +59,34 @@ DATASETS: dict[str, Source | Generated] = {
         train="train",
         test="test",
         subsets=("main",),
+        preset="qwen2.5-0.5b-gsm8k",
+        tokens=1024,
     ),
     # problem, solution, answer, subject, level (5), unique_id; 500 rows
-    "math500": Source("HuggingFaceH4/MATH-500", (_PLAIN,), test="test"),
+    "math500": Source("HuggingFaceH4/MATH-500", (_PLAIN,), test="test", preset=_MATH),
     # id, problem, solution, answer ("033"), url, year; 30 rows in a split named train. math-ai/aime24: solution only
-    "aime24": Source("HuggingFaceH4/aime_2024", _NUMBER, test="train"),
+    "aime24": Source("HuggingFaceH4/aime_2024", _NUMBER, test="train", preset=_MATH, samples=32),
     # problem, answer, id; 30 rows
-    "aime25": Source("math-ai/aime25", _NUMBER, test="test"),
+    "aime25": Source("math-ai/aime25", _NUMBER, test="test", preset=_MATH, samples=32),
     # id, question, answer, url; 40 rows. AI-MO's copy has problem and answer 27.0
-    "amc23": Source("math-ai/amc23", _NUMBER, test="test"),
+    "amc23": Source("math-ai/amc23", _NUMBER, test="test", preset=_MATH, samples=16),
     # id, question, final_answer (a list), ...; 674 rows: open-ended, text only, mathematics, English, competition
     "olympiadbench": Source(
         "Hothan/OlympiadBench",
         (Columns("question", "final_answer", gold.plain), _PLAIN),
         test="train",
         subsets=("OE_TO_maths_en_COMP",),
+        preset=_MATH,
     ),
-    "countdown-train": Generated(drawn=lambda seed, index, _: countdown.train_problem(seed, index), reward="countdown"),
-    "countdown": Generated(listed=partial(countdown.problems, "countdown"), reward="countdown"),
-    "countdown-hard": Generated(listed=partial(countdown.problems, "countdown-hard"), reward="countdown"),
-    "countdown-final": Generated(listed=partial(countdown.problems, "countdown-final"), reward="countdown"),
-    "countdown-final-hard": Generated(listed=partial(countdown.problems, "countdown-final-hard"), reward="countdown"),
-    "sums-train": Generated(drawn=sums.train_problem, levels=tuple(sums.LEVELS)),
-    "sums-easy": Generated(listed=partial(sums.problems, "sums-easy", 1)),
-    "sums": Generated(listed=partial(sums.problems, "sums", 2)),
-    "sums-hard": Generated(listed=partial(sums.problems, "sums-hard", 3)),
+    "countdown-train": Generated(drawn=lambda seed, index, _: countdown.train_problem(seed, index), **_COUNTDOWN),
+    "countdown": Generated(listed=partial(countdown.problems, "countdown"), **_COUNTDOWN),
+    "countdown-hard": Generated(listed=partial(countdown.problems, "countdown-hard"), **_COUNTDOWN),
+    "countdown-final": Generated(listed=partial(countdown.problems, "countdown-final"), **_COUNTDOWN),
+    "countdown-final-hard": Generated(listed=partial(countdown.problems, "countdown-final-hard"), **_COUNTDOWN),
+    "sums-train": Generated(drawn=sums.train_problem, levels=tuple(sums.LEVELS), preset="smollm2-135m-sums"),
+    "sums-easy": Generated(listed=partial(sums.problems, "sums-easy", 1), preset="smollm2-135m-sums"),
+    "sums": Generated(listed=partial(sums.problems, "sums", 2), preset="smollm2-135m-sums"),
+    "sums-hard": Generated(listed=partial(sums.problems, "sums-hard", 3), preset="smollm2-135m-sums"),
 }
 
 __all__ = ["DATASETS", "Problems", "at_hand", "check", "eval_name", "load_eval", "load_problems", "reward_of"]
@@ -226,7 +237,7 @@ def _find(name: str, path: str) -> Source | Generated:
         return DATASETS[name]
     if not path or not name:
         raise unknown("dataset", name, DATASETS)
-    return Source("", COMMON, train="train")
+    return OWN
 
 
 def _generated(config: DataConfig, source: Generated, seed: int) -> Problems:

@@ -189,6 +189,26 @@ def parse_answer(answer: str) -> tuple[int, list[int]]:
     return int(fields[0]), sorted(map(int, fields[1:]))
 
 
+def solution(answer: str) -> str:
+    """An expression that solves the problem with this answer, for example "((3*7)-4)" for "17 from 3 7 4"; empty if none does,
+    or with more than five numbers. Numbers of any size, not only those of the splits. Raises UserError as `parse_answer` does."""
+    target, numbers = parse_answer(answer)
+    return _reach(target, [(number, str(number)) for number in numbers]) if len(numbers) <= 5 else ""
+
+
+def _reach(target: int, parts: Sequence[tuple[int, str]]) -> str:
+    """An expression of all `parts` (value, expression) with the value `target`; empty if there is none."""
+    if len(parts) == 1:
+        return parts[0][1] if parts[0][0] == target else ""
+    for (i, (a, left)), (j, (b, right)) in itertools.permutations(enumerate(parts), 2):
+        rest = [part for place, part in enumerate(parts) if place not in (i, j)]
+        for operator in OPERATORS if i < j else ("-",):
+            found = _reach(target, [(compute(a, operator, b), f"({left}{operator}{right})"), *rest])
+            if found:
+                return found
+    return ""
+
+
 def pick(items: Sequence[T], rng: random.Random) -> T:
     return items[int(rng.random() * len(items))]
 

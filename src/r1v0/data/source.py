@@ -23,7 +23,8 @@ class Columns:
 class Source:
     """A dataset that is read. `train` and `test` are its splits for training and for evaluation; empty: it is not for
     that. `columns` are the forms in which copies of it are found: the first that a table has is taken. `reward` grades it
-    unless a run names another."""
+    unless a run names another. An evaluation gives it `tokens` an answer, takes `problems` of it (0: all) and does best with
+    `samples` a problem; `preset` is taken where none is named."""
 
     hub: str
     columns: tuple[Columns, ...]
@@ -31,17 +32,25 @@ class Source:
     test: str = ""
     subsets: tuple[str, ...] = ("",)
     reward: str = "math"
+    preset: str = ""
+    tokens: int = 4096
+    problems: int = 0
+    samples: int = 1
 
 
 @dataclass(frozen=True)
 class Generated:
     """A dataset that is made. `listed` gives the fixed problems of an evaluation; `drawn(seed, index, levels)` gives
-    training problem number `index` of endlessly many, with `levels` out of those that it has."""
+    training problem number `index` of endlessly many, with `levels` out of those that it has. The rest as in Source."""
 
     listed: Callable[[], list[Problem]] | None = None
     drawn: Callable[[int, int, tuple[int, ...]], Problem] | None = None
     levels: tuple[int, ...] = ()
     reward: str = "math"
+    preset: str = ""
+    tokens: int = 256
+    problems: int = 256
+    samples: int = 1
 
 
 # A dataset of the user's own, in order of preference. Worked solutions must mark their answer; other columns may.
@@ -57,3 +66,6 @@ COMMON = tuple(
         ("output", gold.marked),
     )
 )
+
+OWN = Source("", COMMON, train="train", tokens=2048)
+"""What holds for a dataset of the user's own."""

@@ -22,24 +22,36 @@ from r1v0.types import Problem, Score
 
 RewardFunction = Callable[[Problem, str, bool], Score]
 
+READINGS = ("math", "gsm8k")
+"""The rewards that `reward.extraction` is for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reward:
     """`function` is "module:function". `isolated` rewards are graded in killable processes. `quick`, where given, decides
-    without them what is cheap to decide: it returns a Score, or the `answers.Question` that remains."""
+    without them what is cheap to decide: it returns a Score, or the `answers.Question` that remains. `form` is a completion
+    that states an answer where the reward looks for it."""
 
     function: str
     isolated: bool = False
     quick: str = ""
+    form: str = "\\boxed{%s}"
 
 
 REWARDS: dict[str, Reward] = {
     "math": Reward("r1v0.rewards.answers:math", isolated=True, quick="r1v0.rewards.answers:math_quick"),
-    "gsm8k": Reward("r1v0.rewards.answers:gsm8k"),
+    "gsm8k": Reward("r1v0.rewards.answers:gsm8k", form="#### %s"),
     "countdown": Reward("r1v0.rewards.countdown:countdown"),
-    "format": Reward("r1v0.rewards.answers:format_tags"),
+    "format": Reward("r1v0.rewards.answers:format_tags", form="<think> So. </think> <answer> %s </answer>"),
     "format_box": Reward("r1v0.rewards.answers:format_box"),
 }
+
+
+def stated(reward: str, answer: str) -> str:
+    """A completion that states `answer` where the reward looks for it; as it stands, if it is one already."""
+    if reward in READINGS and load("r1v0.rewards.answers:states")(reward, answer):
+        return answer
+    return (REWARDS[reward] if reward in REWARDS else Reward("")).form.replace("%s", answer)
 
 
 def score(config: RewardConfig, problem: Problem, text: str, finished: bool) -> Score:

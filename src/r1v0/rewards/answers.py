@@ -27,10 +27,6 @@ class Question:
         return Score(reward=float(equal), correct=equal, extracted=self.answer)
 
 
-READINGS = ("math", "gsm8k")
-"""The rewards that `reward.extraction` is for."""
-
-
 def states(reward: str, text: str) -> bool:
     """Whether the text states an answer where the reward looks for it: a box, answer tags, for gsm8k also ####."""
     return bool(extract.answer(text) if reward == "math" else extract.gsm8k(text))

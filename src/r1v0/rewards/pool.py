@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from r1v0.config import RewardConfig
-from r1v0.rewards import REWARDS, check, combine, is_custom, is_isolated, load, names
-from r1v0.rewards.answers import READINGS, Question, as_stated, states
+from r1v0.rewards import READINGS, REWARDS, check, combine, is_custom, is_isolated, load, names
+from r1v0.rewards.answers import Question, as_stated, states
 from r1v0.rewards.processes import Deliver, Processes
 from r1v0.types import Problem, Score
 

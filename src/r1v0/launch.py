@@ -1,0 +1,90 @@
+"""`r1v0 train`: a run is prepared, gets its folder, and is watched until it ends or is stopped.
+
+Decides: nothing is written before model, data and reward are loaded and checked. A run without --out claims the next free
+folder of runs/ by making it, so that of two that start together each has its own.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from r1v0 import checkpoint, config, manifest, runlog, trainer
+from r1v0.command import typed
+from r1v0.device import device_name, set_threads
+from r1v0.environment import environment
+from r1v0.errors import Interrupted, UserError
+from r1v0.lock import hold
+from r1v0.models.tried import outcomes
+from r1v0.provenance import located, record, restored
+from r1v0.report.progress import open_progress
+from r1v0.settings import Settled, resumed
+
+
+def begin(settled: Settled, out: Path | None, name: str) -> None:
+    """A new run in `out`, or in the next free runs/NAME-001. Raises UserError and Interrupted, as `trainer.train` does."""
+    if out is not None:
+        runlog.need_free(out)
+    run = trainer.prepare(located(settled.config))
+    with ExitStack() as stack:
+        folder = out or stack.enter_context(runlog.claimed(name))
+        stack.enter_context(hold(folder))
+        runlog.need_free(folder)
+        log = runlog.create(folder, settled.of(run.config).toml(), about(run, record(run.config, folder)))
+        watch(run, log, settled.line)
+
+
+def resume(folder: Path, sets: Sequence[str]) -> None:
+    """Go on with the run in `folder` from its newest checkpoint. Raises as `begin` does."""
+    settled = resumed(folder, sets)
+    with hold(folder):  # before its checkpoints are looked at: another process may be writing one
+        start = newest(folder, settled.config)
+        config_here = restored(settled.config, folder, runlog.environment_of(folder), manifest.to_stderr)
+        settled = settled.of(located(config_here))
+        run = trainer.prepare(settled.config, start)
+        if run.state.step > settled.config.steps:
+            steps = settled.config.steps
+            raise UserError(f"{folder} is at step {run.state.step} and steps is {steps}: set more to go on")
+        trainer.first_answers(folder)  # if they are damaged, say so before anything is changed
+        files = record(run.config, folder)
+        log = runlog.resume(folder, settled.of(run.config).toml(), run.state.step, about(run, files))
+        watch(run, log, settled.line)
+
+
+def newest(folder: Path, settings: config.Config) -> Path | None:
+    """The checkpoint to go on from; None if the run was stopped before its first. Raises UserError."""
+    start = manifest.newest_whole(folder)
+    if start is None:
+        manifest.to_stderr(f"{folder} holds no checkpoint yet: starting at step 0")
+        return None
+    before = checkpoint.load_config(start)
+    if before is not None:  # config.toml may have been edited since
+        config.need_resumable(before, settings, f" ({folder / runlog.CONFIG} was changed after {start.name})")
+    return start
+
+
+def about(run: trainer.Run, files: dict[str, dict[str, str]]) -> dict[str, object]:
+    """What env.json says of a run that needs these `files`."""
+    used = {
+        "problems": run.problems.size or None,
+        "malformed": run.problems.malformed,
+        "dropped": run.problems.dropped,
+    }
+    found = environment(device_name(run.policy.device), set_threads(run.config))
+    dtype = str(run.policy.model.norm.dtype).removeprefix("torch.")
+    more = {"files": files} if files else {}
+    return found | {"data": used, "dtype": dtype, "operators": outcomes()} | more
+
+
+def watch(run: trainer.Run, log: runlog.RunLog, line: str) -> None:
+    """Train, and tell whoever watches; `line` says with which settings."""
+    with open_progress() as progress:
+        progress.note(line)
+        if run.state.step == run.config.steps:
+            progress.note(f"the run has done its {run.config.steps} steps; to go on, add --set steps=N with more")
+        try:
+            progress.finish({"checkpoint": trainer.train(run, log, progress)})
+        except Interrupted:
+            inside = f", {len(run.pending.done)} updates into the next" if run.pending else ""
+            again = typed("train", "--resume", log.folder)
+            progress.note(f"stopped after step {run.state.step}{inside}; go on with: {again}")
+            raise
