@@ -149,9 +149,11 @@ CONFIG = [
     Case("train --config a.toml", ["a.toml", "cannot be read", "UTF-8"], file("a.toml", b"\xff\xfe\x00")),
     Case("train --config a.toml", ["a.toml", "cannot be read"], file("a.toml", b"#" * (2 << 20))),
     Case("train --config a.toml", ["a.toml", "not TOML"], file("a.toml", "a=" + "[" * 50_000)),
-    Case("train --config a.toml", ["'stepz' (a.toml)", "did you mean 'steps'?"], file("a.toml", "stepz = 3")),
-    Case("train --config a.toml", ["optimizer.lr (a.toml)", "finite"], file("a.toml", "[optimizer]\nlr = nan")),
-    Case("train --config a.toml", ["steps (a.toml)", "whole number"], file("a.toml", "steps = 2024-01-01")),
+    Case("train --config a.toml", ["'stepz' (--config a.toml)", "did you mean 'steps'?"], file("a.toml", "stepz = 3")),
+    Case(
+        "train --config a.toml", ["optimizer.lr (--config a.toml)", "finite"], file("a.toml", "[optimizer]\nlr = nan")
+    ),
+    Case("train --config a.toml", ["steps (--config a.toml)", "whole number"], file("a.toml", "steps = 2024-01-01")),
     Case("train --config link.toml", ["link.toml", "does not exist"], lambda: Path("link.toml").symlink_to("nowhere")),
 ]
 
@@ -174,7 +176,7 @@ CLI = [
     Case("train --resume none", ["none", "does not exist"]),
     Case("train --resume .", ["no run folder"]),
     Case("train --resume . --out other", ["--resume", "--out"]),
-    Case("eval no/where/at/all", ["no/where/at/all"]),
+    Case("eval no/where/at/all --on countdown", ["no/where/at/all"]),
     Case("eval tiny --on cuontdown", ["cuontdown", "did you mean 'countdown'?"]),
     Case(["eval", "tiny", "--on", 'a"b'], ['a"b']),
     Case(["eval", "tiny", "--on", ""], ["dataset ''"]),
@@ -245,6 +247,7 @@ SAMPLE = ["sample", "model", "3 7 4 target 17", "--preset", "countdown"]
 MODEL = [
     Case(sets("model=no/where/at/all"), ["no/where/at/all", "does not exist", "hub id"]),
     Case(sets("model=."), ["'.'", "without config.json"]),
+    Case("eval some/model", ["nothing says what to measure", "--on math500"]),
     Case(sets("model=file"), ["'file' is a file", "config.json"], file("file", "mine")),
     Case(sets("model="), ["model is empty", "hub id"]),
     Case(SAMPLE, ["bert", "qwen2"], model(edit("config.json", model_type="bert"))),

@@ -48,7 +48,10 @@ def command(tmp_path: Path, *words: str, **variables: str) -> tuple[int, str, st
             "model 'a/b' is not a folder here and the hub cannot be reached (ConnectError: ",
         ),
         (["train", "--set", "model=a/b", "--set", "data.name=gsm8k"], "model 'a/b' is not a folder here and the hub "),
-        (["train", "--set", "data.name=gsm8k"], "no connection to the hub for dataset 'openai/gsm8k' (ConnectError: "),
+        (
+            ["train", "--set", "model=tiny", "--set", "data.name=gsm8k"],
+            "no connection to the hub for dataset 'openai/gsm8k' (ConnectError: ",
+        ),
         (["eval", "tiny", "--on", "aime24"], "no connection to the hub for dataset 'HuggingFaceH4/aime_2024' (Connect"),
     ],
 )

@@ -165,7 +165,10 @@ def test_a_model_that_cannot_answer_is_no_error(name: str, tmp_path: Path) -> No
     config = one_step(name, "tiny", tmp_path, "grpo.groups=4", "grpo.group_size=4", "grpo.max_refills=1", "eval.on=[]")
     train(prepare(config), create(tmp_path / "run", to_toml(config), {}), Progress())
     (row,) = read_metrics(tmp_path / "run")
-    assert (row["reward/mean"], row["groups/all_wrong_frac"], row["tokens/trained"]) == (0, 1, 0)
+    assert (row["reward/correct"], row["groups/all_wrong_frac"]) == (0, 1)
+    # A box by chance is worth its extra reward where there is one; nothing else is.
+    assert row["reward/mean"] == sum(weight * row[f"reward/{extra}"] for extra, weight in config.reward.extra.items())
+    assert (row["tokens/trained"] == 0) is (row["reward/mean"] == 0)
     assert row["groups/sampled"] == (8 if config.grpo.refill else 4)
 
 

@@ -322,13 +322,17 @@ def _plan(arguments: argparse.Namespace) -> int:
     from r1v0.plan.report import report
 
     settled = _settle(arguments)
-    asked = settled.config
-    if asked.compute.dtype == "fastest" and arguments.card is None and arguments.gpu_memory is None:
+    asked, bfloat16 = settled.config, 1.0
+    on_cpu = arguments.card is None and arguments.gpu_memory is None
+    if on_cpu and {asked.compute.dtype, asked.sampling.dtype} & {"fastest", "bfloat16"}:
         from r1v0 import device  # imports torch
 
-        asked = device.settled(asked)
-    plan = make_plan(asked, arguments.card, arguments.gpu_memory, arguments.length)
-    print(f"{settled.line}\n\n{report(plan)}")
+        asked, bfloat16 = device.settled(asked), device.bfloat16_cost()
+    plan = make_plan(asked, arguments.card, arguments.gpu_memory, arguments.length, bfloat16)
+    given = ["--preset", arguments.preset] if arguments.preset else []
+    given += ["--config", str(arguments.config)] if arguments.config else []
+    given += [word for setting in arguments.set for word in ("--set", setting)]
+    print(f"{settled.line}\n\n{report(plan, given)}")
     return 0 if plan.fits else 1
 
 

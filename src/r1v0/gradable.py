@@ -24,7 +24,7 @@ def need_gradable(
 ) -> None:
     """Raise UserError for a reward that gives a right answer of its dataset another reward than 1, or an empty text another
     than 0; `note` is told instead where the reward is the user's own."""
-    with verifiers(rewards, note) as graders:
+    with verifiers(rewards, lambda text: None) as graders:  # what goes wrong here is said below
         for dataset, settings in rewards.items():
             first = problems[dataset][:FIRST]
             faults = _faults(settings.name, first, graders[dataset])

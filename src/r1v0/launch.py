@@ -6,25 +6,36 @@ folder of runs/ by making it, so that of two that start together each has its ow
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from r1v0 import checkpoint, config, manifest, runlog, trainer
 from r1v0.command import typed
-from r1v0.device import device_name, set_threads
+from r1v0.device import bfloat16_cost, device_name, set_threads
 from r1v0.environment import environment
 from r1v0.errors import Interrupted, UserError
 from r1v0.lock import hold
 from r1v0.models.tried import outcomes
+from r1v0.plan import make_plan
+from r1v0.plan.cost import find_card
+from r1v0.plan.memory import GIB
+from r1v0.plan.report import in_a_line
+from r1v0.plan.shapes import Shape
 from r1v0.provenance import located, record, restored
 from r1v0.report.progress import open_progress
 from r1v0.settings import Settled, resumed
+
+LONG_S = 600.0
 
 
 def begin(settled: Settled, out: Path | None, name: str) -> None:
     """A new run in `out`, or in the next free runs/NAME-001. Raises UserError and Interrupted, as `trainer.train` does."""
     if out is not None:
         runlog.need_free(out)
-    run = trainer.prepare(located(settled.config))
+    run = trainer.prepare(settled.config)
+    run.config = located(run.config)
     with ExitStack() as stack:
         folder = out or stack.enter_context(runlog.claimed(name))
         stack.enter_context(hold(folder))
@@ -62,6 +73,20 @@ def newest(folder: Path, settings: config.Config) -> Path | None:
     return start
 
 
+def foretold(run: trainer.Run) -> str:
+    """The line of `r1v0 plan` for what is left of a run, if that is more than ten minutes; else empty."""
+    config, device = run.config, run.policy.device
+    config = replace(config, steps=config.steps - run.state.step)
+    shape = Shape(run.policy.model.config, "the model")
+    if device.type == "cuda":
+        name, memory = device_name(device), torch.cuda.get_device_properties(device).total_memory / GIB
+        plan = make_plan(config, name if find_card(name) else None, memory, shape=shape)
+    else:
+        half = torch.bfloat16 in (run.policy.model.norm.dtype, run.sampling.model.norm.dtype)
+        plan = make_plan(config, bfloat16=bfloat16_cost() if half else 1.0, shape=shape)
+    return in_a_line(plan) if plan.run_s[0] > LONG_S else ""
+
+
 def about(run: trainer.Run, files: dict[str, dict[str, str]]) -> dict[str, object]:
     """What env.json says of a run that needs these `files`."""
     used = {
@@ -79,6 +104,8 @@ def watch(run: trainer.Run, log: runlog.RunLog, line: str) -> None:
     """Train, and tell whoever watches; `line` says with which settings."""
     with open_progress() as progress:
         progress.note(line)
+        if told := foretold(run):
+            progress.note(told)
         if run.state.step == run.config.steps:
             progress.note(f"the run has done its {run.config.steps} steps; to go on, add --set steps=N with more")
         try:

@@ -2,15 +2,19 @@
 
 Decides: arithmetic only, before anything is downloaded or computed; memory.py, cost.py and shapes.py say what is counted
 and how well it agrees with measurements. A run fits if the training step's peak and a KV cache for at least one completion
-of full length fit. If it does not, settings are tried one after another, those that cost least first, until it does.
+of full length fit. If it does not, combinations of settings that the config accepts are tried, and of each
+kind (exact, rounded moments, adapters) the fastest that fits is named.
 """
 
+import itertools
 import os
 from dataclasses import dataclass, replace
 
-from r1v0.config import Config
-from r1v0.errors import UserError, unknown
-from r1v0.plan.cost import CARDS, Card, Cost, cost, cpu_card, work_of
+from r1v0.config import Config, changed, differences, toml_value, validate
+from r1v0.data import DATASETS, eval_name
+from r1v0.data.source import Generated
+from r1v0.errors import UserError
+from r1v0.plan.cost import CARDS, Card, Cost, cost, cpu_card, evaluation_of, find_card, work_of
 from r1v0.plan.memory import BASE_CPU, GIB, Memory, count_memory, reserve, workers
 from r1v0.plan.shapes import Shape, find_shape
 
@@ -18,11 +22,16 @@ PROMPT = 128  # tokens of a prompt, assumed
 LIKELY_SHARE = 4  # completions are assumed to be a quarter of their limit, as models/memory.py does
 MOST_SLOTS, CPU_SLOTS = 256, 128  # models/memory.py's own bounds of automatic slots
 CPU_TOKENS, MOST_TOKENS = 2048, 32_768  # budget.py's automatic ones: of a CPU's worker, and the largest of a GPU
+FLAT = 0.5  # of the groups, where they are refilled
+PROBLEMS = {"math500": 500, "aime24": 30, "aime25": 30, "amc23": 40, "olympiadbench": 674, "gsm8k": 1319, "math": 5000}
+OWN_PROBLEMS = 256  # of an evaluation set whose size is not known without reading it, assumed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`budget` is what the run may take, in bytes; `micro_batch` tokens trained on at a time; `rows` decoded at a time."""
+    """`budget` is what the run may take, in bytes; `micro_batch` tokens trained on at a time; `rows` decoded at a time.
+    `typical` and `longest` are the costs of a step at the mean length and at the limit, `evaluation` of all that eval.on names,
+    once, at those two lengths."""
 
     config: Config
     shape: Shape
@@ -36,6 +45,7 @@ class Plan:
     length: int
     typical: Cost
     longest: Cost
+    evaluation: tuple[Cost, Cost]
 
     @property
     def whole(self) -> int:
@@ -53,20 +63,42 @@ class Plan:
         return max(self.memory.training, self.memory.updating)
 
     @property
+    def evaluations(self) -> int:
+        """How often a run evaluates: before the first step, every eval.every steps, and after the last."""
+        return 1 + -(-self.config.steps // self.config.eval.every) if self.config.eval.on else 0
+
+    @property
+    def run_s(self) -> tuple[float, float]:
+        """Seconds of the whole run with its evaluations, at the mean length and at the limit."""
+        costs = zip((self.typical, self.longest), self.evaluation, strict=True)
+        steps = self.config.steps
+        mean, most = (steps * (c.sampling_s + c.training_s) + self.evaluations * e.sampling_s for c, e in costs)
+        return mean, most
+
+    @property
     def fits(self) -> bool:
         """Whether a step can run at all."""
         return self.peak <= self.budget and self.kv_tokens >= self.whole
 
 
 def make_plan(
-    config: Config, card: str | None = None, gpu_memory: float | None = None, length: int | None = None
+    config: Config,
+    card: str | None = None,
+    gpu_memory: float | None = None,
+    length: int | None = None,
+    bfloat16: float = 1.0,
+    shape: Shape | None = None,
 ) -> Plan:
-    """The plan for a named card, for so many GiB of a GPU, or (without both) for this machine's CPU.
+    """The plan for a named card, for so many GiB of a GPU, or (without both) for this machine's CPU, where a product in
+    bfloat16 takes `bfloat16` times as long as in float32. `shape` is the model's, where it is known already.
 
     Raises UserError for an unknown card, a memory or length that makes no sense, or a model that is not there.
     """
-    if card is not None and card not in CARDS:
-        raise unknown("card", card, CARDS)
+    named = find_card(card) if card is not None else None
+    if card is not None and named is None:
+        raise UserError(
+            f"card '{card}' is not known: take one of {', '.join(CARDS)}, or give its memory by --gpu-memory GB"
+        )
     if gpu_memory is not None and not 0 < gpu_memory < 10_000:
         raise UserError(f"--gpu-memory is {gpu_memory:g}: expected the card's memory in GB, for example 40")
     limit = config.sampling.max_new_tokens
@@ -78,15 +110,17 @@ def make_plan(
         raise UserError("compute.device is cuda: say which GPU, by --card or by --gpu-memory")
     if gpu and config.compute.device == "cpu":
         raise UserError("compute.device is cpu: leave out --card and --gpu-memory, or set compute.device=cuda")
-    shape = find_shape(config.model)
+    shape = shape or find_shape(config.model)
     if gpu:
-        known = CARDS[card or "a100"]
-        chosen = replace(known, memory=gpu_memory) if gpu_memory is not None else known
+        chosen = named or replace(CARDS["a100"], title="a GPU, as fast as an A100")
+        if gpu_memory is not None:
+            title = chosen.title if named and named.memory == gpu_memory else f"{chosen.title}, with {gpu_memory:g} GB"
+            chosen = replace(chosen, memory=gpu_memory, title=title)
         total = chosen.memory * GIB
         budget = total - reserve(total)
     else:
         total = _ram()
-        chosen = cpu_card(config.threads, total / GIB)
+        chosen = cpu_card(config.threads, total / GIB, bfloat16)
         budget = total - BASE_CPU
     return _plan(config, shape, chosen, gpu, total, budget, length)
 
@@ -107,16 +141,32 @@ def _plan(config: Config, shape: Shape, card: Card, gpu: bool, total: float, bud
     wanted = config.sampling.slots or (MOST_SLOTS if gpu else CPU_SLOTS)
     room = tokens // (PROMPT + (length if gpu else config.sampling.max_new_tokens))
     rows = max(1, min(wanted, completions, room))
-    size = (
-        2
-        if config.sampling.dtype == "bfloat16"
-        else round(parts.weights / (shape.parameters + shape.adapters(config.lora.rank)))
-    )
+    trained = round(parts.weights / (shape.parameters + shape.adapters(config.lora.rank)))
+    sizes = trained, 2 if config.sampling.dtype == "bfloat16" else trained
+    lengths = (length, FLAT), (limit, 1.0)
     typical, longest = (
-        cost(config, shape, work_of(config, PROMPT, tokens_each), card, rows, parts.kv_token, size)
-        for tokens_each in (length, config.sampling.max_new_tokens)
+        cost(config, shape, work_of(config, PROMPT, tokens_each, flat), card, rows, parts.kv_token, sizes)
+        for tokens_each, flat in lengths
     )
-    return Plan(config, shape, card, gpu, total, budget, micro_batch, parts, rows, length, typical, longest)
+    problems = _eval_problems(config)
+    share = (config.eval.max_new_tokens or limit) / limit
+    works = (evaluation_of(config, problems, PROMPT, share * tokens_each) for tokens_each, _ in lengths)
+    typical_eval, longest_eval = (
+        cost(config, shape, work, card, min(wanted, room), parts.kv_token, sizes) for work in works
+    )
+    evaluation = typical_eval, longest_eval
+    return Plan(config, shape, card, gpu, total, budget, micro_batch, parts, rows, length, typical, longest, evaluation)
+
+
+def _eval_problems(config: Config) -> int:
+    """The problems of all of eval.on: as many as are known, or assumed, and at most eval.max_problems of each."""
+    found = 0
+    for name in map(eval_name, config.eval.on):
+        source = DATASETS.get(name)
+        listed = len(source.listed()) if isinstance(source, Generated) and source.listed else 0
+        size = listed or PROBLEMS.get(name, OWN_PROBLEMS)
+        found += min(size, config.eval.max_problems or size)
+    return found
 
 
 def _largest_micro_batch(config: Config, shape: Shape, gpu: bool, budget: float) -> int:
@@ -127,57 +177,66 @@ def _largest_micro_batch(config: Config, shape: Shape, gpu: bool, budget: float)
     return tokens
 
 
-# What can be switched on, those that cost least first: (setting, what it costs).
-REMEDIES = (
-    ("optimizer.micro_batch_tokens", "nothing but some speed"),
-    ("compute.checkpoint_activations=true", "a third more training time"),
-    ("optimizer.states=8bit", "moments are rounded; needs bitsandbytes"),
-    ("optimizer.offload=true", "a second or so a step for each 1.5 G weights, and CPU memory"),
-    ("lora.rank=64", "trains adapters instead of the whole model"),
-)
+# What can be switched on: setting -> the values that are tried beside the run's own.
+SWITCHES: dict[str, tuple[object, ...]] = {
+    "compute.checkpoint_activations": (True,),
+    "optimizer.states": ("float32", "8bit"),
+    "optimizer.offload": (False, True),
+    "lora.rank": (64,),
+}
+EXACT, ROUNDED, ADAPTERS = "the same gradient", "moments rounded to 8 bits", "adapters instead of the whole model"
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """A setting, what it costs, and the plan with it and with all before it."""
+    """Settings that make a run fit, as KEY=VALUE; what they change of the result; and the plan with them."""
 
-    setting: str
-    price: str
+    settings: tuple[str, ...]
+    kind: str
     plan: Plan
 
 
 def remedies(plan: Plan) -> list[Remedy]:
-    """Settings in order, each on top of those before it, until the run fits or nothing is left."""
-    found: list[Remedy] = []
-    for setting, price in REMEDIES:
-        if plan.fits:
-            break
-        changed, named = _with(plan, setting)
-        if changed is None:
+    """Of each kind of result the fastest combination that fits, with the fewest settings; exact ones first. Empty if the run
+    fits as it is, or nothing does. Every one is accepted by `config.validate`."""
+    if plan.fits:
+        return []
+    best: dict[str, tuple[tuple[float, int], Remedy]] = {}
+    for config in _combinations(plan):
+        better = _plan(config, plan.shape, plan.card, plan.gpu, plan.total, plan.budget, plan.length)
+        if not better.fits:
             continue
-        better = _plan(changed, plan.shape, plan.card, plan.gpu, plan.total, plan.budget, plan.length)
-        if better.peak < plan.peak or better.memory.sampling < plan.memory.sampling:
-            found.append(Remedy(named, price, better))
-            plan = better
+        changes = differences(plan.config, config)
+        kind = ADAPTERS if "lora.rank" in changes else EXACT
+        if changes.get("optimizer.states", ("", ""))[1] == "8bit":
+            kind = ROUNDED
+        settings = tuple(f"{key}={_typed(value)}" for key, (_, value) in changes.items())
+        rank = (better.run_s[0], len(settings))
+        if kind not in best or rank < best[kind][0]:
+            best[kind] = rank, Remedy(settings, kind, better)
+    return [best[kind][1] for kind in (EXACT, ROUNDED, ADAPTERS) if kind in best]
+
+
+def _combinations(plan: Plan) -> list[Config]:
+    """The run's config with every combination of switches that is accepted, with and without the smallest micro-batch."""
+    found = []
+    values = [(None, *options) for options in SWITCHES.values()]
+    for micro_batch in (None, plan.whole):
+        for chosen in itertools.product(*values):
+            changes = {key: value for key, value in zip(SWITCHES, chosen, strict=True) if value is not None}
+            if micro_batch is not None:
+                changes["optimizer.micro_batch_tokens"] = micro_batch
+            config = changed(plan.config, changes)
+            if config.optimizer.offload and not plan.gpu:
+                continue
+            try:
+                validate(config)
+            except UserError:
+                continue
+            found.append(config)
     return found
 
 
-def _with(plan: Plan, setting: str) -> tuple[Config | None, str]:
-    """The config with a remedy, and the remedy's name; None where it is in use or cannot be."""
-    config, optimizer = plan.config, plan.config.optimizer
-    key = setting.partition("=")[0]
-    if key == "optimizer.micro_batch_tokens":
-        if plan.micro_batch <= plan.whole:
-            return None, ""
-        return replace(config, optimizer=replace(optimizer, micro_batch_tokens=plan.whole)), f"{key}={plan.whole}"
-    if key == "compute.checkpoint_activations" and not config.compute.checkpoint_activations:
-        return replace(config, compute=replace(config.compute, checkpoint_activations=True)), setting
-    if key == "optimizer.states" and optimizer.states != "8bit":
-        return replace(config, optimizer=replace(optimizer, states="8bit")), setting
-    if key == "optimizer.offload" and plan.gpu and not optimizer.offload:
-        return replace(config, optimizer=replace(optimizer, offload=True, states="float32")), setting
-    if key == "lora.rank" and not config.lora.rank:
-        return replace(
-            config, lora=replace(config.lora, rank=64), optimizer=replace(optimizer, states="float32", offload=False)
-        ), setting
-    return None, ""
+def _typed(value: object) -> str:
+    """A setting's value as it is typed behind --set."""
+    return value if isinstance(value, str) else toml_value(value)

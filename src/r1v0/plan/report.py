@@ -1,16 +1,18 @@
 """A plan as a page of a terminal: aligned tables, what to switch on, and a last line that says whether it fits."""
 
+import shlex
 from collections.abc import Sequence
 
-from r1v0.plan import Plan, remedies
+from r1v0.command import typed
+from r1v0.plan import FLAT, Plan, remedies
 from r1v0.plan.memory import BASE_CPU, GIB, reserve
 
 
-def report(plan: Plan) -> str:
-    """The whole page."""
+def report(plan: Plan, given: Sequence[str] = ()) -> str:
+    """The whole page. `given` are the options that the settings were given by, for lines to paste."""
     parts = [_heading(plan), _memory(plan), _sampling(plan), _step(plan)]
-    if not plan.fits:
-        parts.append(_remedies(plan))
+    if found := _remedies(plan, given):
+        parts.append(found)
     return "\n\n".join([*parts, verdict(plan)])
 
 
@@ -21,13 +23,25 @@ def verdict(plan: Plan) -> str:
     if plan.fits:
         return f"fits: the peak is {peak:.1f} of {plan.budget / GIB:.1f} GiB that can be used of {where}"
     tried = remedies(plan)
-    if tried and tried[-1].plan.fits:
+    if tried:
         return f"does not fit into {where} as it is; it does with: " + " ".join(
-            f"--set {found.setting}" for found in tried
+            f"--set {setting}" for setting in tried[0].settings
         )
     if plan.peak > plan.budget:
         return f"does not fit into {where}: it needs {peak:.1f} GiB, {plan.budget / GIB:.1f} can be used; take a smaller model or a larger card"
     return f"does not fit into {where}: no completion of {plan.config.sampling.max_new_tokens} tokens; lower sampling.max_new_tokens"
+
+
+def in_a_line(plan: Plan) -> str:
+    """What `r1v0 train` says before a long run."""
+    mean, most = plan.run_s
+    peak = f"{plan.peak / GIB:.1f} of {plan.budget / GIB:.1f} GiB"
+    much = "fits" if plan.fits else "does not fit"
+    count = plan.evaluations
+    return (
+        f"plan: about {seconds(mean)} if answers take a quarter of their limit, {seconds(most)} if all of it, "
+        f"with {count} evaluation{'s' * (count != 1)}; {much}: a peak of {peak}; estimates, see {typed('plan')}"
+    )
 
 
 def _heading(plan: Plan) -> str:
@@ -38,7 +52,7 @@ def _heading(plan: Plan) -> str:
             f"{config.model}: {_count(plan.shape.parameters)} parameters, from {plan.shape.source}",
             f"  {c.layers} layers, hidden {c.hidden}, intermediate {c.intermediate}, {c.heads} heads and {c.kv_heads} KV heads of "
             f"{c.head_dim}, vocabulary {c.vocab:,}, {tied}",
-            f"on {plan.card.title if plan.card.memory == round(plan.total / GIB) or not plan.gpu else f'a GPU of {plan.total / GIB:g} GiB'}",
+            f"on {plan.card.title}",
         ]
     )
 
@@ -106,33 +120,41 @@ def _step(plan: Plan) -> str:
     cases = ((plan.length, plan.typical), (limit, plan.longest))
     rows = [
         ("", *(f"mean {n:,}" if n != limit else f"all {n:,} (limit)" for n, _ in cases)),
-        ("tokens sampled", *(f"{count * n:,}" for n, _ in cases)),
+        ("tokens trained on", *(f"{count * n:,}" for n, _ in cases)),
         ("operations, sampling", *(_flops(c.sampling_flops) for _, c in cases)),
         ("operations, training", *(_flops(c.training_flops) for _, c in cases)),
-        ("time, sampling", *(_seconds(c.sampling_s) for _, c in cases)),
-        ("time, training", *(_seconds(c.training_s) for _, c in cases)),
-        ("time, the whole run", *(_seconds(plan.config.steps * (c.sampling_s + c.training_s)) for _, c in cases)),
+        ("time, sampling", *(seconds(c.sampling_s) for _, c in cases)),
+        ("time, training", *(seconds(c.training_s) for _, c in cases)),
+        ("time, an evaluation", *(seconds(c.sampling_s) for c in plan.evaluation)),
+        (f"time, {plan.config.steps} steps and {plan.evaluations} evaluations", *map(seconds, plan.run_s)),
     ]
-    card = plan.card
+    card, size = plan.card, 2 if plan.card.rate(2) != plan.card.rate(4) and _is_half(plan) else 4
+    groups = "no group flat"
+    if grpo.refill:
+        groups = f"{FLAT:.0%} of the groups flat and refilled (limit: all, {grpo.max_refills} times)"
     return "\n".join(
         [
-            f"a step: {grpo.groups} problems x {grpo.group_size} completions; prompts of {plan.whole - limit} tokens assumed, "
-            "no group flat or refilled",
+            f"a step: {grpo.groups} problems x {grpo.group_size} completions; prompts of {plan.whole - limit} tokens assumed, {groups}",
             *_aligned(rows),
             f"  times are estimates: {card.bandwidth_share:.0%} of {card.bandwidth / 1e9:,.0f} GB/s and {card.flops_share:.0%} of "
-            f"{card.flops / 1e12:,.3g} TFLOP/s assumed; evaluation and grading not counted",
+            f"{card.rate(size) / card.flops_share / 1e12:,.3g} TFLOP/s assumed; grading not counted",
         ]
     )
 
 
-def _remedies(plan: Plan) -> str:
-    rows = []
-    before = plan
+def _is_half(plan: Plan) -> bool:
+    c = plan.shape
+    return round(plan.memory.weights / (c.parameters + c.adapters(plan.config.lora.rank))) == 2
+
+
+def _remedies(plan: Plan, given: Sequence[str]) -> str:
+    """A line to paste for each way to fit, with its memory and hours."""
+    lines = []
     for found in remedies(plan):
-        saved = before.peak - found.plan.peak
-        rows.append((found.setting, f"saves {_gib(saved)}", f"peak {_gib(found.plan.peak)}", f"costs {found.price}"))
-        before = found.plan
-    return "\n".join(["what to switch on, in this order", *_aligned(rows)]) if rows else "nothing is left to switch on"
+        more = [word for setting in found.settings for word in ("--set", setting)]
+        lines.append(f"  {found.kind}: peak {_gib(found.plan.peak)}, about {seconds(found.plan.run_s[0])}")
+        lines.append(f"    {typed('train', *map(shlex.quote, given), *more)}")
+    return "\n".join(["what makes it fit", *lines]) if lines else ""
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -169,7 +191,10 @@ def _flops(number: float) -> str:
     return f"{number:.1e} FLOP"
 
 
-def _seconds(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def seconds(number: float) -> str:
+    """A time as a person says it: 12.0 s, 3.5 min, 7.2 h, 5.1 days."""
+    if number < 60:
+        return f"{number:.1f} s"
+    if number < 5400:
+        return f"{number / 60:.1f} min"
+    return f"{number / 3600:.1f} h" if number < 48 * 3600 else f"{number / 86400:,.1f} days"
