@@ -326,3 +326,78 @@ def test_settings_that_findings_name_are_settings(tmp_path: Path) -> None:
     named = {word for word in words if word.partition(".")[0] in sections and not word.endswith(".py")}
     assert len(named) > 15
     assert named - TYPES.keys() == set()
+
+
+def test_held_out_answers_that_are_cut_off_are_told(tmp_path: Path) -> None:
+    rows_ = [*evaluations(0.2, 0.5, truncated_frac=0.18, **GAIN)]
+    hard = [row | {"dataset": "countdown-hard", "truncated_frac": 0.3} for row in evaluations(0.1, 0.4)]
+    little = rows(length__truncated_frac=0.046)
+    (found, training) = of(doctor.examine(make(tmp_path / "run", little, [*rows_, *hard])), "truncation")
+    assert found.mark == "warning"
+    assert "18 % of countdown, 30 % of countdown-hard were cut off at 320 tokens" in found.text
+    assert training.mark == "ok"
+    few = evaluations(0.2, 0.5, truncated_frac=0.15, **GAIN)
+    (fine,) = of(doctor.examine(make(tmp_path / "fine", little, few)), "truncation")
+    assert "of held-out answers 15 % of countdown" in fine.text
+
+
+def test_an_own_reward_that_always_gives_0_is_named(tmp_path: Path) -> None:
+    none = {"reward__mean": 0, "reward__correct": 0, "reward__strict": 0}
+    never = rows(groups__flat_frac=1.0, groups__all_wrong_frac=1.0, groups__all_correct_frac=0, **none)
+    found = doctor.examine(make(tmp_path / "run", never, sets=["reward.name=mine.py:right"]))
+    texts = [finding.text for finding in found if finding.mark == "problem"]
+    assert any("mine.py:right, gave 0 to every answer" in text for text in texts)
+    assert any("--reward mine.py:right" in text for text in texts)
+    assert not any("too hard" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        ((), "No checkpoint is left, so none of step 10"),
+        ((10, 20), "Use the checkpoint of step 10;"),
+        ((20,), "No checkpoint of step 10 was kept; the nearest is of step 20 (checkpoints.keep_best keeps the best)"),
+    ],
+)
+def test_after_a_collapse_it_names_weights_that_are_there(kept: tuple[int, ...], words: str, tmp_path: Path) -> None:
+    run = make(tmp_path / "run", evals=evaluations(0.2, 0.6, 0.4, **GAIN))
+    for step in kept:
+        (run / "checkpoints" / f"step-{step:05d}").mkdir(parents=True)
+    (found,) = of(doctor.examine(run), "collapse")
+    assert words in found.text
+
+
+def test_a_run_that_only_got_worse_has_no_checkpoint_of_step_0(tmp_path: Path) -> None:
+    (found,) = of(doctor.examine(make(tmp_path / "run", evals=evaluations(0.6, 0.4, 0.3))), "collapse")
+    assert "The model that the run began with is the best of it" in found.text
+
+
+def test_an_evaluation_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "--on",
+        "countdown",
+        "--set",
+        "eval.max_problems=2",
+        "--set",
+        "eval.max_new_tokens=4",
+        "--set",
+        "threads=1",
+    ]
+    assert cli.main(["eval", "tiny", *words, "--out", str(tmp_path / "e")]) == 0
+    assert cli.main(["doctor", str(tmp_path / "e")]) == 2
+    error = capsys.readouterr().err
+    assert "holds an evaluation of" in error
+    assert "plot" in error
+
+
+def test_a_collapse_in_the_first_steps_stands_first(tmp_path: Path) -> None:
+    """494 M weights at 4e-6: entropy .27 to .05 after one update, reward .41 to .12 in six steps."""
+    ill = rows(
+        12,
+        policy__entropy=lambda step: 0.27 if step == 1 else 0.05,
+        reward__mean=lambda step: 0.41 if step < 3 else 0.12,
+    )
+    found = doctor.examine(make(tmp_path / "run", ill, [], ["optimizer.lr=4e-6"]))
+    assert found[0].topic == "early collapse"
+    assert found[0].mark == "problem"
+    assert "optimizer.lr (4e-06) is too high" in found[0].text

@@ -36,6 +36,10 @@ def after(step: int, then: Any, before: Any) -> Any:
 # kind -> (metrics that fall ill after step 20, what the message must say). Figures are means over 8 steps, so the alarm
 # comes when enough of them are ill: 0.8 + 3.2 x 7/8 = 3.6, 0.5 - 0.2 x 6/8 = 0.35, 0.1 + 0.65 x 5/8 = 0.51.
 ILL: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "early_collapse": (
+        {"policy__entropy": lambda step: 0.3 if step == 1 else 0.1 if step < 5 else 0.3},
+        ["fell from 0.3 to 0.1 nats a token after 1 step:", "optimizer.warmup_steps"],
+    ),
     "entropy_low": (
         {"policy__entropy": after(20, 0.05, 0.8)},
         ["fell to 0.05 nats", "under 10% of the run's first steps (0.8)", "optimizer.lr", "grpo.variant=dapo"],
@@ -76,7 +80,7 @@ def test_each_watcher_fires_once_and_says_what_to_do(kind: str) -> None:
     keys, words = ILL[kind]
     (alarm,) = alarms(rows(60, **keys))
     assert alarm.kind == kind
-    assert 20 < alarm.step <= 20 + 2 * WINDOW
+    assert alarm.step == 2 if kind == "early_collapse" else 20 < alarm.step <= 20 + 2 * WINDOW
     assert not alarm.fatal
     assert [word for word in words if word not in alarm.message] == []
     assert "\n" not in alarm.message
@@ -84,6 +88,7 @@ def test_each_watcher_fires_once_and_says_what_to_do(kind: str) -> None:
 
 # kind -> (step, value, limit) of its alarm, by hand: what the step before could not show yet
 TOLD: dict[str, tuple[int, float, float]] = {
+    "early_collapse": (2, 0.1, 0.15),
     "entropy_low": (28, 0.05, 0.1 * 0.8),
     "entropy_high": (27, 0.8 + 3.2 * 7 / 8, 4 * 0.8),
     "reward_fall": (26, 0.5 - 0.2 * 6 / 8, 0.5 * 0.8),
@@ -122,7 +127,7 @@ def test_a_figure_at_its_limit_is_no_alarm(keys: dict[str, Any], setting: str) -
 def test_the_start_of_a_run_is_its_first_five_steps() -> None:
     """Four of .8 and one of .3: .7. It is compared with from step 13 on, when no step is in both means."""
     some = rows(20, policy__entropy=lambda step: 0.8 if step < 5 else 0.3 if step == 5 else 0.0)
-    (alarm,) = alarms(some, "health.entropy_low=0.5")
+    alarm = next(alarm for alarm in alarms(some, "health.entropy_low=0.5") if alarm.kind == "entropy_low")
     assert alarm.step == 13
     assert (alarm.value, alarm.limit) == pytest.approx((0.0, 0.5 * 0.7))
 
@@ -212,6 +217,7 @@ def test_real_healthy_runs_and_controls_raise_no_alarm(run: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "off"),
     [
+        ("early_collapse", "health.entropy_low=0"),
         ("entropy_low", "health.entropy_low=0"),
         ("entropy_high", "health.entropy_high=0"),
         ("reward_fall", "health.reward_fall=0"),
@@ -322,3 +328,51 @@ def test_alarms_are_plain_values() -> None:
     (alarm,) = alarms(rows(60, **ILL["truncated"][0]))
     assert dataclasses.asdict(alarm)["value"] == pytest.approx(0.1 + 0.65 * 5 / 8)
     assert isinstance(Watch(Config()).add(metrics_row(1)), list)
+
+
+EARLY: dict[str, tuple[dict[str, Any], int, str]] = {
+    "entropy": ({"policy__entropy": after(1, 0.05, 0.27)}, 2, "entropy fell from 0.27 to 0.05 nats"),
+    "length": ({"length__mean": after(2, 4001.0, 400.0)}, 3, "answers grew from 400 to 4001 tokens after 2 steps"),
+    "no answers": (
+        {"groups__all_wrong_frac": after(2, 1.0, 0.5), "groups__sampled": 16},
+        3,
+        "no answer is right after 2 steps, in 8 of 16 groups one was to be expected",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_a_collapse_in_the_first_steps_is_told_at_once_by_its_cause(name: str) -> None:
+    keys, step, words = EARLY[name]
+    alarm = next(alarm for alarm in alarms(rows(8, **keys), "optimizer.lr=4e-6") if alarm.kind == "early_collapse")
+    assert alarm.step == step
+    assert words in alarm.message
+    assert "optimizer.lr (4e-06) is too high" in alarm.message
+
+
+def test_what_is_no_early_collapse() -> None:
+    keys = {"groups__sampled": 16}
+    for mark in (
+        {"policy__entropy": after(1, 0.15, 0.3)},
+        {"length__mean": after(1, 300.0, 30.0)},
+        {"groups__all_wrong_frac": after(1, 1.0, 0.51)},
+        {"policy__entropy": after(WINDOW + START, 0.1, 0.3)},
+    ):
+        assert [alarm for alarm in alarms(rows(20, **keys | mark)) if alarm.kind == "early_collapse"] == []
+
+
+def test_answers_that_were_not_cut_off_at_first_are_loops_now() -> None:
+    keys = {"length__truncated_frac": after(20, 0.9, 0.1), "reward__mean": after(20, 0.3, 0.5)}
+    told = {alarm.kind: alarm.message for alarm in alarms(rows(40, **keys))}
+    assert "Raise sampling.max_new_tokens" in told["truncated"]  # reward has not fallen by half
+    keys["reward__mean"] = after(15, 0.05, 0.5)
+    told = {alarm.kind: alarm.message for alarm in alarms(rows(40, **keys))}
+    assert "At the first step it was 10%" in told["truncated"]
+    assert "Raise" not in told["truncated"]
+
+
+def test_an_own_reward_that_never_pays_is_not_blamed_on_the_problems() -> None:
+    never = rows(20, groups__all_wrong_frac=1.0, reward__correct=0, reward__mean=0)
+    (alarm,) = alarms(never, "reward.name=mine.py:right")
+    assert "verify GOLD ANSWER --reward mine.py:right" in alarm.message
+    assert "too hard" not in alarm.message

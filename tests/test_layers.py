@@ -66,7 +66,7 @@ BESIDE = {
     "manifest": {"disk", "errors", "runlog"},
     "disk": {"errors"},
     "lock": {"errors"},
-    "health": {"config", "stats"},
+    "health": {"command", "config", "stats"},
     "types": {"stats"},
     "interrupts": {"errors"},
 }

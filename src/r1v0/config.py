@@ -302,6 +302,11 @@ DEFAULT, SET = "default", "--set"
 """Where a value may come from."""
 
 
+def is_own_reward(name: str) -> bool:
+    """Whether a reward's name is FILE.py:FUNCTION."""
+    return ".py:" in name
+
+
 def presets() -> dict[str, str]:
     """Preset names and the first comment line of each file."""
     found = {}

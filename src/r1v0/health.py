@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from statistics import median, variance
 from typing import Any
 
-from r1v0.config import Config
+from r1v0.command import typed
+from r1v0.config import Config, is_own_reward
 from r1v0.stats import mean
 
 Row = Mapping[str, Any]
@@ -25,6 +26,9 @@ PAST = 50
 """steps before the window that a usual gradient norm is the median of"""
 SPIKES = 3
 """so many of a window's steps must be spikes: a single one is clipped and does no harm"""
+EARLY_ENTROPY, EARLY_LENGTH, EARLY_GROUPS = 0.5, 10.0, 8.0
+"""marks of the first steps, against the very first: entropy under a half, length over ten times, and no right answer where
+eight groups with one are to be expected"""
 SIGMA = 4.0
 """a reward has fallen if it fell by so many standard errors: the best of many means is a lucky one"""
 
@@ -99,6 +103,40 @@ class Watch:
 Held = tuple[float, float, str] | None  # (value, limit, message) of a condition that holds
 
 
+def early_collapse(watch: Watch) -> Held:
+    """The first updates wreck the policy, before there are windows to compare. Absolute marks: in healthy runs entropy stayed
+    over .6 of the first step's and length under 2.5 times, 13 steps long (results/)."""
+    if not 2 <= len(watch.rows) <= WINDOW + START or watch.since:
+        return None
+    first, now = watch.rows[0], watch.rows[-1]
+    after = f"after {len(watch.rows) - 1} step{'s' * (len(watch.rows) > 2)}"
+    lr = watch.config.optimizer.lr
+    cause = (
+        f"the first updates wreck the policy, so optimizer.lr ({lr:g}) is too high for it. Start again with a quarter of that "
+        "or less, and with optimizer.warmup_steps=10"
+    )
+    was, entropy = _number(first, "policy/entropy"), _number(now, "policy/entropy")
+    if watch.config.health.entropy_low and was and entropy is not None and entropy < EARLY_ENTROPY * was:
+        return (
+            entropy,
+            EARLY_ENTROPY * was,
+            f"entropy fell from {was:.2g} to {entropy:.2g} nats a token {after}: {cause}",
+        )
+    short, length = _number(first, "length/mean"), _number(now, "length/mean")
+    if watch.config.health.truncated and short and length is not None and length > EARLY_LENGTH * short:
+        return length, EARLY_LENGTH * short, f"answers grew from {short:.0f} to {length:.0f} tokens {after}: {cause}"
+    groups, wrong = _number(now, "groups/sampled"), _number(first, "groups/all_wrong_frac")
+    if watch.config.health.reward_fall and groups is not None and wrong is not None:
+        expected = groups * (1 - wrong)
+        if expected >= EARLY_GROUPS and _number(now, "groups/all_wrong_frac") == 1:
+            return (
+                0.0,
+                expected,
+                f"no answer is right {after}, in {expected:.0f} of {groups:.0f} groups one was to be expected: {cause}",
+            )
+    return None
+
+
 def entropy_low(watch: Watch) -> Held:
     """The policy narrows to one answer."""
     limit, now, first = watch.config.health.entropy_low, watch.recent("policy/entropy"), watch.start("policy/entropy")
@@ -146,11 +184,20 @@ def no_reward(watch: Watch) -> Held:
     if not watch.config.health.reward_fall or not values or min(values) < 1:
         return None
     first = watch.start("reward/correct") or 0.0
+    own = watch.config.reward.name
+    never = (
+        "nothing can be learned. Likely the problems are too hard for the model, prompt.template is not the model's own, or "
+        "sampling.max_new_tokens cuts answers off: read rollouts/"
+    )
+    if is_own_reward(own):
+        never = (
+            f"nothing can be learned. The reward is your own, {own}: see first that it pays for an answer that you know to be right, by "
+            f"`{typed('verify', 'GOLD', 'ANSWER', '--reward', own)}`, then read rollouts/"
+        )
     cause = (
         f"at the start {first:.0%} were: the policy has collapsed. Go back to a checkpoint from before, with a lower optimizer.lr"
         if first
-        else "nothing can be learned. Likely the problems are too hard for the model, prompt.template is not the model's own, or "
-        "sampling.max_new_tokens cuts answers off: read rollouts/"
+        else never
     )
     return 0.0, 0.0, f"no answer of the last {WINDOW} steps was right; {cause}"
 
@@ -161,10 +208,19 @@ def truncated(watch: Watch) -> Held:
     if not limit or now is None or not now > limit:
         return None
     tokens = watch.config.sampling.max_new_tokens
-    return now, limit, (
-        f"{now:.0%} of completions (mean of {WINDOW} steps) were cut off at {tokens} tokens and score 0; the limit is {limit:.0%}. "
+    advice = (
         "Raise sampling.max_new_tokens; if only wrong answers grow (length/wrong), they are loops: try a lower optimizer.lr, "
         "or grpo.aggregation=token"
+    )
+    first, reward = watch.rows[0], watch.recent("reward/mean")
+    cut, paid = _number(first, "length/truncated_frac"), _number(first, "reward/mean")
+    if cut is not None and paid and reward is not None and cut < limit / 2 and reward < paid / 2:
+        advice = (
+            f"At the first step it was {cut:.0%}, and reward has fallen from {paid:.2g} to {reward:.2g} since: these are loops, no longer "
+            "thoughts. Start again with a lower optimizer.lr"
+        )
+    return now, limit, (
+        f"{now:.0%} of completions (mean of {WINDOW} steps) were cut off at {tokens} tokens and score 0; the limit is {limit:.0%}. {advice}"
     )  # fmt: skip
 
 
@@ -221,6 +277,7 @@ def skipped(watch: Watch) -> Held:
 
 # kind of an alarm -> its watcher. Kinds stand in health.jsonl and docs/metrics.md.
 WATCHERS: dict[str, Callable[[Watch], Held]] = {
+    "early_collapse": early_collapse,
     "entropy_low": entropy_low,
     "entropy_high": entropy_high,
     "reward_fall": reward_fall,

@@ -36,7 +36,7 @@ from r1v0.runlog import Progress
 from r1v0.settings import Asked, Settled, asked
 from r1v0.types import Problem
 
-PLAN, ANSWERS = "eval.json", "answers.jsonl"
+PLAN, ANSWERS = runlog.EVAL_PLAN, "answers.jsonl"
 
 
 def measure(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from r1v0.config import Config
 
 CONFIG, ENV, METRICS, EVALS, HEALTH = "config.toml", "env.json", "metrics.jsonl", "evals.jsonl", "health.jsonl"
+EVAL_PLAN = "eval.json"
 ROLLOUTS, ANSWERS, CHECKPOINTS, FIGURES = "rollouts", "answers", "checkpoints", "figures"
 MAX_STEP = 999_999_999  # a step's name has nine digits at most
 PARTS = (CONFIG, ENV, METRICS, EVALS, HEALTH, ROLLOUTS, ANSWERS, CHECKPOINTS, FIGURES)

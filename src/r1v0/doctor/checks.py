@@ -9,10 +9,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from r1v0.config import is_own_reward
 from r1v0.doctor.record import SPAN, Record, Row, number, numbers
 from r1v0.health import Alarm, watch_rows
+from r1v0.manifest import checkpoints_in, place
 from r1v0.report.status import share
 from r1v0.stats import unpaired_difference, wilson
+
+CUT_OFF = 0.15
+"""the share of answers that may be cut off without a word"""
 
 Mark = Literal["problem", "warning", "ok"]
 
@@ -81,13 +86,27 @@ def collapse(record: Record) -> Iterator[Finding]:
     if low is None or high is None:
         return
     if high < low:
+        again = "train again with a lower optimizer.lr, or health.action=rollback"
         yield problem(
-            "collapse",
-            f"{figures}: a fall beyond both intervals. Use the checkpoint of step {best['step']}; "
-            "train again with a lower optimizer.lr, or health.action=rollback",
+            "collapse", f"{figures}: a fall beyond both intervals. {_best_left(record, int(best['step']))}; {again}"
         )
     else:
         yield ok("collapse", f"none: {figures}, within the intervals")
+
+
+def _best_left(record: Record, step: int) -> str:
+    """Which weights to use where those of `step` were the best."""
+    if step == 0:
+        return "The model that the run began with is the best of it"
+    kept = [place(path)[0] for path in checkpoints_in(record.folder)]
+    if step in kept:
+        return f"Use the checkpoint of step {step}"
+    if not kept:
+        return f"No checkpoint is left, so none of step {step}"
+    near = min(kept, key=lambda other: abs(other - step))
+    return (
+        f"No checkpoint of step {step} was kept; the nearest is of step {near} (checkpoints.keep_best keeps the best)"
+    )
 
 
 def alarms(record: Record) -> Iterator[Finding]:
@@ -142,21 +161,37 @@ def flat_groups(record: Record) -> Iterator[Finding]:
     if flat <= 0.7:
         yield ok("flat groups", text)
         return
-    advice = (
-        "the problems are used up: take harder ones (data.name, data.levels)"
-        if right > wrong
-        else "the problems are too hard, or the template is wrong: easier ones, or a larger grpo.group_size"
-    )
+    own = record.config.reward.name
+    too_hard = "the problems are too hard, or the template is wrong: easier ones, or a larger grpo.group_size"
+    if is_own_reward(own) and not record.total("reward/mean"):
+        too_hard = f"your own reward, {own}, gave 0 to every answer: try it on one that you know to be right"
+    advice = "the problems are used up: take harder ones (data.name, data.levels)" if right > wrong else too_hard
     yield Finding("problem" if flat > 0.95 else "warning", "flat groups", f"{text}, so little is learned; {advice}")
 
 
 def truncation(record: Record) -> Iterator[Finding]:
-    """How many completions ran into the length limit."""
+    """How many completions ran into the length limit, in training and in the last evaluation of each dataset."""
+    limit = record.config.sampling.max_new_tokens
+    newest = {str(row.get("dataset")): row for row in record.evals}
+    cuts = {name: cut for name, row in newest.items() if (cut := number(row.get("truncated_frac"))) is not None}
+    held_out = ", ".join(f"{share(cut)} of {name}" for name, cut in cuts.items())
+    many = {name: cut for name, cut in cuts.items() if cut > CUT_OFF}
+    if many:
+        tokens = record.config.eval.max_new_tokens or limit
+        key = "eval.max_new_tokens" if record.config.eval.max_new_tokens else "sampling.max_new_tokens"
+        yield warning(
+            "truncation",
+            f"of the held-out answers {', '.join(f'{share(cut)} of {name}' for name, cut in many.items())} were cut off at {tokens} tokens "
+            f"in the last evaluation and count as wrong: with a larger {key} accuracy may be higher, and the growth of length is "
+            "measured up to that limit only",
+        )
     cut = record.last("length/truncated_frac")
     if cut is None:
         return
-    text = f"{share(cut)} of completions were cut off at {record.config.sampling.max_new_tokens} tokens in the last {SPAN} steps"
-    if cut <= 0.15:
+    text = f"{share(cut)} of completions were cut off at {limit} tokens in the last {SPAN} steps"
+    if held_out and not many:
+        text += f"; of held-out answers {held_out}"
+    if cut <= CUT_OFF:
         yield ok("truncation", text)
     elif cut <= record.config.health.truncated or not record.config.health.truncated:  # above it the watcher speaks
         yield warning(

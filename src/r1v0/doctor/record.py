@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from r1v0 import bounded, runlog
+from r1v0.command import typed
 from r1v0.config import Config, parse
 from r1v0.errors import UserError
 from r1v0.stats import mean
@@ -77,6 +78,10 @@ class Record:
 
 def read(folder: Path) -> Record:
     """Read a run folder. Raises UserError only if it is none."""
+    if (folder / runlog.EVAL_PLAN).is_file() and not (folder / runlog.METRICS).exists():
+        raise UserError(
+            f"{folder} holds an evaluation of `{typed('eval')}`, not a run: draw it by `{typed('plot', folder)}`, or give the folder of a run"
+        )
     runlog.need_run(folder)
     damaged: list[str] = []
     config = Config()

@@ -16,10 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from r1v0.config import RewardConfig
+from r1v0.config import RewardConfig, is_own_reward
 from r1v0.errors import UserError, unknown
 from r1v0.types import Problem, Score
 
+is_custom = is_own_reward
 RewardFunction = Callable[[Problem, str, bool], Score]
 
 READINGS = ("math", "gsm8k")
@@ -96,11 +97,6 @@ def check(config: RewardConfig) -> None:
                 )
         elif name not in REWARDS:
             raise unknown("reward", name, [*REWARDS, "FILE.py:FUNCTION"])
-
-
-def is_custom(name: str) -> bool:
-    """Whether a reward's name is FILE.py:FUNCTION."""
-    return ".py:" in name
 
 
 def is_isolated(name: str) -> bool:
