@@ -1,5 +1,6 @@
 """Figures: what is drawn is what was logged."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -150,7 +151,7 @@ def test_curves_show_the_logged_values(run: Path) -> None:
     assert titles == [
         "Accuracy on countdown",
         "Accuracy on countdown-hard",
-        "Response length (tokens)",
+        "Response length",
         "Training reward",
     ]
     accuracy = panel(figure, "Accuracy on countdown")
@@ -158,7 +159,7 @@ def test_curves_show_the_logged_values(run: Path) -> None:
     assert band(accuracy) == {(0, 0.15), (5, 0.275), (10, 0.4), (0, 0.25), (5, 0.375), (10, 0.5)}
     assert "45 %" in texts(accuracy)
     assert "256 held-out problems; band: 95 % interval" in texts(accuracy)
-    held, thin = lines(panel(figure, "Response length (tokens)"))
+    held, thin = lines(panel(figure, "Response length"))
     assert held == ([0, 5, 10], [30, 35, 40])
     assert thin == (list(range(1, 11)), [40.0 + step for step in range(1, 11)])
     bold, raw = lines(panel(figure, "Training reward"))
@@ -405,6 +406,114 @@ def test_ticks_are_round_and_start_at_zero(highest: float, unit: style.Unit, tic
     axes = Figure().subplots()
     style.finish_axes(axes, 10, unit, [highest])
     assert [label.get_text() for label in axes.get_yticklabels()] == ticks
+
+
+def test_every_run_has_a_look_of_its_own(run: Path, tmp_path: Path) -> None:
+    looks = [(colour, str(dash)) for colour, dash in map(style.look, range(28))]
+    assert len(set(looks)) == 28
+    assert [colour for colour, dash in looks if dash == "-"] == list(style.CYCLE)
+    figure = drawn("curves", *(f"r{i}={run}" for i in range(9)))
+    (legend,) = figure.legends
+    handles = [(str(line.get_color()), str(line.get_linestyle())) for line in legend.get_lines()]
+    assert len(set(handles)) == 9
+    for axes in figure.axes:
+        assert [(str(line.get_color()), str(line.get_linestyle())) for line in axes.get_lines()] == handles
+
+
+@pytest.mark.parametrize("count", [1, 8, 12, 20, 40])
+def test_labels_of_many_runs_stay_beside_their_axes(count: int) -> None:
+    axes = Figure(figsize=(4, 2.75)).subplots()
+    style.finish_axes(axes, 10, "share", [0.8])
+    style.end_labels(axes, [(0.8, f"{i}", "#000000") for i in range(count)])
+    heights = sorted(float(text.xy[1]) for text in axes.texts)  # type: ignore[attr-defined]
+    assert heights[0] >= -0.1
+    assert heights[-1] <= 1.1
+    gaps = [b - a for a, b in pairwise(heights)]
+    sizes = [float(text.get_fontsize()) for text in axes.texts]
+    assert all(gap * style.PANEL_HEIGHT * 72 > 0.95 * sizes[0] or sizes[0] < 5 for gap in gaps)
+
+
+def test_evaluations_of_several_sizes_are_told(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f"{n}", [], [evals_row(0, problems=n), evals_row(5, problems=n)]) for n in (8, 16)]
+    figure = drawn("curves", *map(str, runs))
+    assert "8 to 16 held-out problems" in texts(panel(figure, "Accuracy on countdown"))[0]
+
+
+def test_finished_answers_stand_beside_all(tmp_path: Path) -> None:
+    held = [evals_row(step, length=100.0 + step, length_finished=60.0 + step) for step in (0, 10)]
+    axes = panel(drawn("curves", str(write_run(tmp_path / "run", [], held))), "Response length")
+    assert [found for found in lines(axes) if found[0]] == [([0, 10], [100, 110]), ([0, 10], [60, 70])]
+    assert texts(axes)[-2:] == ["all 110", "finished 70"]
+    assert axes.get_ylabel() == "tokens"
+
+
+def test_every_panel_names_its_axis(run: Path) -> None:
+    for name in ("curves", "length", "reflection", "health"):
+        assert all(axes.get_ylabel() for axes in drawn(name, str(run)).axes), name
+
+
+def test_a_pdf_has_real_type_at_its_printed_size(run: Path, tmp_path: Path) -> None:
+    (path,) = plot([run], tmp_path / "c.pdf")
+    data = path.read_bytes()
+    assert b"/FontType 42" in data or b"/CIDFontType2" in data
+    assert b"/Type3" not in data
+    box = re.search(rb"/MediaBox \[ ?([\d. ]+) ?\]", data)
+    assert box is not None
+    assert float(box[1].split()[2]) == pytest.approx(6.5 * 72)
+
+
+# ---- evaluations ----
+
+
+def evaluation(folder: Path, *rows: dict[str, Any]) -> Path:
+    write_run(folder, [], list(rows))
+    for name in ("config.toml", "metrics.jsonl"):
+        (folder / name).unlink(missing_ok=True)
+    (folder / "eval.json").write_text("{}")
+    return folder
+
+
+def answered(dataset: str, template: str, accuracy: float, **more: Any) -> dict[str, Any]:
+    return evals_row(0, dataset, accuracy=accuracy, ci_low=accuracy - 0.1, ci_high=accuracy + 0.1, **more) | {
+        "template": template
+    }
+
+
+def bars(figure: Figure) -> list[float]:
+    return [round(float(patch.get_width()), 3) for patch in figure.axes[0].patches]  # type: ignore[attr-defined]
+
+
+def test_an_evaluation_is_a_bar_for_each_dataset_and_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures_: list[Figure] = []
+    monkeypatch.setattr(style, "save", lambda figure, path: figures_.append(figure))
+    rows = [answered(data, template, p) for (data, template), p in zip(
+        itertools.product(("easy", "hard"), ("plain", "r1-zero")), (0.2, 0.4, 0.3, 0.5), strict=True)]  # fmt: skip
+    folder = evaluation(tmp_path / "e", *rows)
+    assert plot([folder]) == [folder / "figures" / "evaluation.png"]
+    (figure,) = figures_
+    assert bars(figure) == [0.2, 0.4, 0.3, 0.5]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["plain", "r1-zero"]
+    assert [text for text in texts(figure.axes[0]) if "problems" in text] == [
+        "easy  (256 problems)",
+        "hard  (256 problems)",
+    ]
+    other = evaluation(tmp_path / "f", answered("hard", "plain", 0.6, samples=4, pass_at_k={"4": 0.9}))
+    assert plot_groups({"one": [folder], "two": [other]}, tmp_path / "both.png") == [tmp_path / "both.png"]
+    assert bars(figures_[1]) == [0.2, 0.4, 0.3, 0.5, 0.6]
+    assert [text.get_text() for text in figures_[1].legends[0].get_texts()] == [
+        "one, plain",
+        "one, r1-zero",
+        "two, plain",
+    ]
+    assert "pass@4 90 %" in texts(figures_[1].axes[0])
+
+
+def test_an_evaluation_and_a_run_are_not_drawn_together(run: Path, tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "e", answered("easy", "plain", 0.2))
+    with pytest.raises(UserError, match=r"is an evaluation and .* a run: draw them apart"):
+        plot([run, folder])
+    with pytest.raises(UserError, match="needs a label of its own"):
+        plot_groups({"both": [folder, folder]})
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=7))

@@ -112,11 +112,16 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--gold", default="", metavar="ANSWER", help="the right answer: say which answers are right")
     _config_options(sample)
 
-    plot = verb("plot", _plot, "draw a run's figures, or several runs over one another")
+    plot = verb("plot", _plot, "draw the figures of a run or an evaluation, or several over one another")
     plot.add_argument(
         "runs", nargs="+", metavar="RUN", help="run folder, or LABEL=RUN[,RUN...] for the seeds of one setting"
     )
-    plot.add_argument("--out", type=_path, metavar="FILE", help="picture to write (default: RUN/figures/)")
+    plot.add_argument(
+        "--out",
+        type=_path,
+        metavar="FILE",
+        help="picture or folder to write (default: RUN/figures/; of several runs ./compare.png)",
+    )
 
     verify = verb("verify", _verify, "grade an answer against a gold answer, and say why (exit code 1: not right)")
     verify.add_argument("gold", nargs="?", metavar="GOLD")
@@ -212,6 +217,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def _eval(arguments: argparse.Namespace) -> None:
     from r1v0.prompts import words_of
+    from r1v0.report import plot_groups
     from r1v0.report.progress import open_progress
     from r1v0.report.table import evaluation_table
 
@@ -234,7 +240,8 @@ def _eval(arguments: argparse.Namespace) -> None:
             progress.note(f"stopped: the same command with  --out {out}  goes on with the answers that are there")
             raise
     print("\n".join(told), evaluation_table(rows), sep="\n\n")
-    print(f"answers and figures: {out}")
+    figures = plot_groups({out.name: [out]}) if len(rows) > 1 else []
+    print(f"answers{' and figures' if figures else ''}: {out}")
 
 
 def _sample(arguments: argparse.Namespace) -> None:

@@ -66,6 +66,7 @@ def _stack(axes: "Axes", run: Run) -> None:
             bottom += layers[stage][0]
     elif steps:
         axes.stackplot(steps, [layers[stage] for stage in used], colors=[STAGES[stage] for stage in used], linewidth=0)
+    axes.set_ylabel("seconds")
     style.heading(axes, "Seconds per step", "colours as in the bar below; evaluations not included")
     style.finish_axes(axes, max(steps, default=1), "number", list(whole.values()))
 
@@ -89,6 +90,7 @@ def _tokens(axes: "Axes", run: Run) -> None:
         about = f"each was trained on {trained / sampled:.1f} times" if sampled else ""
     elif trained < 0.995 * sampled:
         about = f"{100 * (1 - trained / sampled):.0f} % of the sampled ones were not trained on"
+    axes.set_ylabel("tokens")
     style.heading(axes, "Completion tokens per step", about)
     values = [value for points in raw.values() for value in points.values()]
     style.finish_axes(axes, max(raw["sampled"], default=1), "number", values)
@@ -99,19 +101,20 @@ def _lines(axes: "Axes", entries: Sequence[Entry], key: str, title: str) -> None
     last, labels = 1, []
     values: list[float] = []
     for number, entry in enumerate(entries):
-        colour = style.CYCLE[number % len(style.CYCLE)]
+        colour, dash = style.look(number)
         curve = aggregate(
             [smooth(points, smoothing_width(len(points))) for points in (run.train(key) for run in entry.runs)]
         )
         if not curve.mean:
             continue
-        style.line(axes, curve.mean, colour)
+        style.line(axes, curve.mean, colour, dash=dash)
         style.band(axes, curve.low, curve.high, colour)
         end = list(curve.mean.values())[-1]
         labels.append((end, style.value_text(end, "number"), colour))
         last = max(last, *curve.mean)
         values += [*curve.mean.values(), *curve.high.values()]
     most = max(len(entry.runs) for entry in entries)
+    axes.set_ylabel("seconds" if key.startswith("time") else "tokens")
     style.heading(axes, title, "smoothed" + (f"; mean and range of {most} runs" if most > 1 else ""))
     style.finish_axes(axes, last, "number", values)
     style.end_labels(axes, labels)
@@ -128,10 +131,10 @@ def _bars(axes: "Axes", entries: Sequence[Entry], totals: Sequence[dict[str, flo
             width = total[stage]
             axes.barh(row, width, left=left, height=0.62, color=colour, edgecolor="white", linewidth=1)
             if width > 0.075 * longest:
-                axes.annotate(duration(width), (left + width / 2, row), ha="center", va="center", fontsize=9,
+                axes.annotate(duration(width), (left + width / 2, row), ha="center", va="center", fontsize=style.size(9),
                               color="white" if stage != "other" else style.INK, fontweight="bold")  # fmt: skip
             left += width
-        axes.annotate(duration(left), (left, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9,
+        axes.annotate(duration(left), (left, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=style.size(9),
                       annotation_clip=False)  # fmt: skip
     axes.set_yticks(list(rows), [style.shorten(entry.label) if len(entries) > 1 else "" for entry in entries])
     axes.set_xlim(0, longest)

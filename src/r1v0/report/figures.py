@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from r1v0 import runlog
 from r1v0.errors import UserError
 from r1v0.report import compute, style
+from r1v0.report.bars import is_evaluation, plot_evaluations
 from r1v0.report.panels import Line, Panel, draw_panels
 from r1v0.report.series import Entry, datasets, load, parse_groups
 from r1v0.report.style import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY
@@ -19,36 +20,45 @@ from r1v0.report.style import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ACCURACY = Panel("Accuracy on {data}", (Line(BLUE, held="accuracy"),), "share")
+ACCURACY = Panel("Accuracy on {data}", (Line(BLUE, held="accuracy"),), "share", y="accuracy")
 REFLECTION = Panel(
     "Reflection words on {data}",
     (Line(BLUE, "reflection/frac", "reflection_frac"),),
     "share",
+    y="responses",
     about="share of responses",
 )
 
 CURVES = (
     ACCURACY,
-    Panel("Accuracy on {data}", (Line(PURPLE, held="accuracy"),), "share", dataset=1),
-    Panel("Response length (tokens)", (Line(GREEN, "length/mean", "length"),)),
-    Panel("Training reward", (Line(ORANGE, "reward/mean"),)),
+    Panel("Accuracy on {data}", (Line(PURPLE, held="accuracy"),), "share", dataset=1, y="accuracy"),
+    Panel(
+        "Response length",
+        (Line(GREEN, "length/mean", "length", "all"), Line(SKY, "length/finished", "length_finished", "finished")),
+        y="tokens",
+    ),
+    Panel("Training reward", (Line(ORANGE, "reward/mean"),), y="reward"),
 )
 LENGTH = (
     Panel(
-        "Length by verdict (tokens)",
+        "Length by verdict",
         (Line(GREEN, "length/correct", "length_correct", "right"), Line(RED, "length/wrong", "length_wrong", "wrong")),
+        y="tokens",
     ),
     Panel(
         "Cut off at the length limit",
         (Line(INK, "length/truncated_frac", "truncated_frac"),),
         "share",
+        y="responses",
         about="share of responses",
     ),
 )
 HEALTH = (
-    Panel("Entropy (nats per token)", (Line(BLUE, "policy/entropy"),)),
-    Panel("Sampler against trainer (KL)", (Line(PURPLE, "policy/mismatch_kl"),), "log", hide_zero=True),
-    Panel("Gradient norm", (Line(ORANGE, "policy/grad_norm"),)),
+    Panel("Entropy", (Line(BLUE, "policy/entropy"),), y="nats per token"),
+    Panel(
+        "Sampler against trainer (KL)", (Line(PURPLE, "policy/mismatch_kl"),), "log", y="nats per token", hide_zero=True
+    ),
+    Panel("Gradient norm", (Line(ORANGE, "policy/grad_norm"),), y="norm"),
     Panel(
         "Flat groups (no gradient)",
         (
@@ -57,10 +67,13 @@ HEALTH = (
             Line(RED, "groups/all_wrong_frac", label="all wrong"),
         ),
         "share",
+        y="groups",
         about="share of groups",
     ),
-    Panel("Tokens clipped", (Line(SKY, "policy/clip_frac"),), "share", about="share of tokens", hide_zero=True),
-    Panel("KL to the starting model", (Line(GREEN, "policy/kl"),), hide_zero=True),
+    Panel(
+        "Tokens clipped", (Line(SKY, "policy/clip_frac"),), "share", y="tokens", about="share of tokens", hide_zero=True
+    ),
+    Panel("KL to the starting model", (Line(GREEN, "policy/kl"),), y="nats per token", hide_zero=True),
 )
 WORDS = (REFLECTION, replace(REFLECTION, lines=(Line(PURPLE, held="reflection_frac"),), dataset=1))
 
@@ -125,6 +138,12 @@ def plot_groups(groups: Mapping[str, Sequence[Path]], out: Path | None = None) -
     folders = [folder for runs in groups.values() for folder in runs]
     if not folders:
         raise UserError("no run to plot: give one or more run folders")
+    evaluations = list(map(is_evaluation, folders))
+    if all(evaluations):
+        return plot_evaluations(groups, out)
+    if any(evaluations):
+        one, other = folders[evaluations.index(True)], folders[evaluations.index(False)]
+        raise UserError(f"{one} is an evaluation and {other} a run: draw them apart")
     entries = load(groups)
     if out is None:
         out = folders[0] / runlog.FIGURES if len(folders) == 1 else Path("compare.png")

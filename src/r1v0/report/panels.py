@@ -37,6 +37,8 @@ class Panel:
     dataset: int = 0
     data: str = ""
     """that dataset's name, once the runs are known"""
+    y: str = ""
+    """name of the vertical axis"""
     about: str = ""
     """begins the grey line under the title"""
     hide_zero: bool = False
@@ -63,7 +65,7 @@ def draw_panels(panels: Sequence[Panel], entries: Sequence[Entry], columns: int)
         if i + columns >= len(panels):
             axes.set_xlabel("RL step")
     if len(entries) > 1:
-        style.legend(figure, [(entry.label, style.CYCLE[i % len(style.CYCLE)]) for i, entry in enumerate(entries)])
+        style.legend(figure, [(entry.label, style.look(i)) for i, entry in enumerate(entries)])
     return figure
 
 
@@ -88,11 +90,11 @@ def _draw(axes: "Axes", panel: Panel, entries: Sequence[Entry]) -> None:
     values: list[float] = []
     for number, entry in enumerate(entries):
         for line in panel.lines:
-            colour = line.colour if len(entries) == 1 else style.CYCLE[number % len(style.CYCLE)]
+            colour, dash = (line.colour, "-") if len(entries) == 1 else style.look(number)
             curve = _curve(entry, panel, line)
             if not curve.mean:
                 continue
-            style.line(axes, curve.mean, colour, dots=_is_held(entry, panel, line))
+            style.line(axes, curve.mean, colour, dots=_is_held(entry, panel, line), dash=dash)
             shown = [curve.mean, curve.low, curve.high]
             if curve.low and len(panel.lines) == 1:
                 style.band(axes, curve.low, curve.high, colour)
@@ -104,6 +106,7 @@ def _draw(axes: "Axes", panel: Panel, entries: Sequence[Entry]) -> None:
             end = list(curve.mean.values())[-1]
             labels.append((end, f"{line.label} {style.value_text(end, panel.unit)}".strip(), colour))
     style.heading(axes, panel.title.format(data=style.shorten(panel.data)), _how(panel, entries))
+    axes.set_ylabel(panel.y)
     style.finish_axes(axes, last, panel.unit, values)
     style.end_labels(axes, labels)
 
@@ -156,7 +159,14 @@ def _how(panel: Panel, entries: Sequence[Entry]) -> str:
 def _sizes(data: str, entries: Sequence[Entry]) -> str:
     rows = [row for entry in entries for run in entry.runs for row in run.evals if row.get("dataset") == data]
     problems, samples = (
-        next((row[key] for row in rows if isinstance(row.get(key), int)), 0) for key in ("problems", "samples")
+        sorted({row[key] for row in rows if isinstance(row.get(key), int)}) for key in ("problems", "samples")
     )
-    count = f"{problems:,} held-out problems" if problems else "held-out problems"
-    return f"{count}, {samples} samples each" if samples > 1 else count
+    if not problems:
+        return "held-out problems"
+    count = f"{_range(problems)} held-out problems"
+    return f"{count}, {_range(samples)} samples each" if samples and samples[-1] > 1 else count
+
+
+def _range(numbers: Sequence[int]) -> str:
+    """One number where all runs have the same, else the least and the most."""
+    return f"{numbers[0]:,}" if numbers[0] == numbers[-1] else f"{numbers[0]:,} to {numbers[-1]:,}"

@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from r1v0.disk import write_atomic
 from r1v0.errors import UserError
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#D07C00", "#009E73", "#D55E00"
 PURPLE, SKY, GREY, INK = "#A3528A", "#56B4E9", "#8A8A8A", "#222222"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, INK)
-"""one colour a run where several are drawn"""
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
+Look = tuple[str, Any]
+"""a colour and a dash"""
 
 Unit = Literal["share", "number", "log"]
 
@@ -41,6 +43,9 @@ SMALLEST = 1e-30
 """less is 0"""
 
 RC = {
+    "figure.figsize": (WIDTH, 4.0),
+    "pdf.fonttype": 42,  # TrueType: journals refuse Type 3
+    "ps.fonttype": 42,
     "font.size": 9.5,
     "text.parse_math": False,  # a dataset's or run's name may hold a dollar sign
     "text.color": INK,
@@ -75,13 +80,39 @@ RC = {
 }
 
 
+PRINTED = {
+    "figure.figsize": (6.5, 4.0),
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.titlepad": 17,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+}
+"""What differs in a file for print: 6.5 inches are the text width of a paper, so that the type is as large as it says."""
+
+
+def look(number: int) -> Look:
+    """How run number `number` is drawn where there are several: a colour each, then the colours again with dashes."""
+    return CYCLE[number % len(CYCLE)], DASHES[number // len(CYCLE) % len(DASHES)]
+
+
+def size(points: float) -> float:
+    """A size of type on the screen, as it is in the figure that is drawn."""
+    import matplotlib
+
+    return points * float(matplotlib.rcParams["font.size"]) / float(RC["font.size"])  # type: ignore[arg-type]
+
+
 def new_figure(height: float) -> "Figure":
-    """An empty figure of the standard width; `height` in inches."""
+    """An empty figure of the standard width; `height` in inches of it."""
+    import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.06)
-    return Figure(figsize=(WIDTH, height), layout=layout)
+    width = float(matplotlib.rcParams["figure.figsize"][0])
+    return Figure(figsize=(width, height * width / WIDTH), layout=layout)
 
 
 def save(figure: "Figure", path: Path) -> Path:
@@ -107,15 +138,19 @@ def heading(axes: "Axes", title: str, subtitle: str) -> None:
     """A bold title that says what one sees, and a grey line under it that says how it was measured."""
     axes.set_title(title)
     axes.annotate(subtitle, (0, 1), xycoords="axes fraction", xytext=(0, 7), textcoords="offset points",
-                  fontsize=8.5, color="#6A6A6A")  # fmt: skip
+                  fontsize=size(8.5), color="#6A6A6A")  # fmt: skip
 
 
-def line(axes: "Axes", points: Points, colour: str, dots: bool = False) -> None:
+def line(axes: "Axes", points: Points, colour: str, dots: bool = False, dash: Any = "-") -> None:
     """A bold line, with a dot for each value where values are few."""
-    mark = {"marker": "o", "markersize": 3.8, "markeredgecolor": "white", "markeredgewidth": 0.7} if dots else {}
+    mark: dict[str, Any] = (
+        {"marker": "o", "markersize": 3.8, "markeredgecolor": "white", "markeredgewidth": 0.7} if dots else {}
+    )
     if len(points) == 1:
         mark = {"marker": "o", "markersize": 5}
-    axes.plot(list(points), list(points.values()), color=colour, linewidth=2, zorder=3, clip_on=False, **mark)  # type: ignore[arg-type]
+    axes.plot(
+        list(points), list(points.values()), color=colour, linewidth=2, linestyle=dash, zorder=3, clip_on=False, **mark
+    )
 
 
 def thin_line(axes: "Axes", points: Points, colour: str) -> None:
@@ -137,9 +172,12 @@ def end_labels(axes: "Axes", labels: Sequence[tuple[float, str, str]]) -> None:
     would overlap. Call after the axes' limits are set."""
     to_axes = axes.transAxes.inverted()
     where = [float(to_axes.transform(axes.transData.transform((0, y)))[1]) for y, _, _ in labels]
-    for at, (_, text, colour) in zip(_push_apart(where, 11.5 / (PANEL_HEIGHT * 72)), labels, strict=True):
+    apart = 11.5 / (PANEL_HEIGHT * 72)
+    gap = min(apart, 1.1 / max(1, len(labels)))  # of very many the type gets smaller, down to a half
+    points = size(9) * max(0.5, gap / apart)
+    for at, (_, text, colour) in zip(_push_apart(where, gap), labels, strict=True):
         axes.annotate(text, (1, at), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
-                      va="center", fontsize=9, fontweight="bold", color=colour, annotation_clip=False)  # fmt: skip
+                      va="center", fontsize=points, fontweight="bold", color=colour, annotation_clip=False)  # fmt: skip
 
 
 def finish_axes(axes: "Axes", last_step: int, unit: Unit, values: Sequence[float]) -> None:
@@ -209,7 +247,8 @@ def drawn(draw: Callable[[Sequence[Entry]], "Figure | None"], entries: Sequence[
     """Draw and save under this module's settings, leaving matplotlib's own as they were; False if nothing was drawn."""
     import matplotlib
 
-    with matplotlib.rc_context(RC):  # type: ignore[arg-type]
+    printed = PRINTED if path.suffix.lower() in (".pdf", ".eps", ".ps") else {}
+    with matplotlib.rc_context(RC | printed):  # type: ignore[arg-type]
         figure = draw(entries)
         if figure is None:
             return False
@@ -222,14 +261,15 @@ def shorten(name: str) -> str:
     return name if len(name) <= 32 else name[:31] + "…"
 
 
-def legend(figure: "Figure", labels: Sequence[tuple[str, str]], patches: bool = False) -> None:
-    """Names and colours in a row at the top of the figure."""
+def legend(figure: "Figure", labels: Sequence[tuple[str, Look]]) -> None:
+    """Names, each with its colour and dash, in rows at the top of the figure."""
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
 
-    handles = [Patch(color=colour) if patches else Line2D([], [], color=colour, linewidth=3) for _, colour in labels]
+    handles = [
+        Line2D([], [], color=colour, linewidth=3 if dash == "-" else 2, linestyle=dash) for _, (colour, dash) in labels
+    ]
     figure.legend(handles, [shorten(label) for label, _ in labels], loc="outside upper left", ncols=min(4, len(labels)),
-                  fontsize=10, handlelength=1.1, columnspacing=1.6, borderpad=0.2)  # fmt: skip
+                  fontsize=size(10), handlelength=1.1 if len(labels) <= len(CYCLE) else 2.2, columnspacing=1.6, borderpad=0.2)  # fmt: skip
 
 
 def _push_apart(wanted: list[float], gap: float) -> list[float]:
@@ -245,6 +285,9 @@ def _push_apart(wanted: list[float], gap: float) -> list[float]:
     if placed and placed[0] < 0:
         for k, value in enumerate(placed):
             placed[k] = max(value, k * gap)
+    if placed and placed[-1] > 1.05:
+        for k in range(len(placed)):
+            placed[-1 - k] = min(placed[-1 - k], 1.05 - k * gap)
     result = [0.0] * len(wanted)
     for i, value in zip(order, placed, strict=True):
         result[i] = value
