@@ -137,7 +137,8 @@ def _how(panel: Panel, entries: Sequence[Entry]) -> str:
     """The subtitle: what was measured and what the band and the thin lines are."""
     first = panel.lines[0]
     held = any(_is_held(entry, panel, line) for entry in entries for line in panel.lines)
-    most = max(len(entry.runs) for entry in entries)
+    counts = sorted(len(entry.runs) for entry in entries)
+    most = counts[-1]
     smoothed = any(smoothing_width(len(run.metrics)) > 1 for entry in entries for run in entry.runs)
     alone = len(entries) == most == 1
     band = ""
@@ -152,7 +153,7 @@ def _how(panel: Panel, entries: Sequence[Entry]) -> str:
     else:
         what = "training batches"
     if most > 1:
-        band = f"mean and range of {most} runs"
+        band = f"mean and range of {_range(counts)} runs"
     return "; ".join(part for part in (panel.about, what, band) if part)
 
 
