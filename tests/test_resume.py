@@ -204,3 +204,32 @@ def killing(function: Callable[..., Any], call: int, after: bool) -> Callable[..
         return result
 
     return killed
+
+
+def test_answers_of_a_stopped_evaluation_are_not_sampled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = resolve("countdown", sets=[*SMALL, "steps=1", "sampling.slots=3"])
+    begin(config, tmp_path / "whole", monkeypatch)
+    part, known = tmp_path / "part", list[int]()
+    with pytest.raises(Interrupted):
+        begin(config, part, monkeypatch, Stop(0, "evaluating", count=60))
+    kept = part / "answers" / "step-00000.part.jsonl"
+    ended = len(kept.read_text().splitlines())
+    assert ended > 2
+    with open(kept, "a") as file:
+        file.write('{"dataset": "countdown", "templ')  # a crash tore it
+    answer_problems = trainer.answer_problems
+
+    def counted(*arguments: Any) -> Any:
+        known.append(len(arguments[7]))
+        return answer_problems(*arguments)
+
+    monkeypatch.setattr(trainer, "answer_problems", counted)
+    begin(config, part, monkeypatch)
+    assert sum(known) == ended
+    assert not kept.exists()
+    assert_same_run(tmp_path / "whole", part)
+    log = runlog.RunLog(part)
+    log.keep_answer(7, {"a": 1})
+    assert log.kept_answers(7) == [{"a": 1}]
+    log.truncate_after(6)
+    assert log.kept_answers(7) == []

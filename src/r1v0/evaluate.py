@@ -25,7 +25,8 @@ from r1v0.types import EvalResult, FinishReason, Problem, Rollout
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One graded answer, as the answer files hold it. `tokens` counts the end token."""
+    """One graded answer, as the answer files hold it. `tokens` counts the end token; `why` says in words why a verdict could not
+    be reached (`failure`)."""
 
     dataset: str
     template: str
@@ -41,6 +42,7 @@ class Answer:
     failure: str
     correct_boxed: bool | None = None
     correct_last: bool | None = None
+    why: str = ""
 
 
 def answer_problems(
@@ -132,13 +134,14 @@ def _answer(dataset: str, template: str, sample: int, rollout: Rollout) -> Answe
         failure=score.failure,
         correct_boxed=score.correct_boxed,
         correct_last=score.correct_last,
+        why=score.why,
     )
 
 
 def parse_answer(record: Any) -> Answer:
     """An answer of its JSON object, every field of its type. Raises TypeError for an object that is none."""
     answer = Answer(**record)
-    texts = (answer.dataset, answer.template, answer.problem, answer.gold, answer.text, answer.failure)
+    texts = (answer.dataset, answer.template, answer.problem, answer.gold, answer.text, answer.failure, answer.why)
     good = (
         all(isinstance(text, str) for text in texts)
         and isinstance(answer.extracted, str | None)

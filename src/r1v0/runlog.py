@@ -102,8 +102,32 @@ class RunLog:
         return _write_records(self.folder / ROLLOUTS / f"{step_name(step)}.jsonl.gz", records)
 
     def write_answers(self, step: int, records: Iterable[Mapping[str, Any]]) -> Path:
-        """All answers of an evaluation, of every dataset, likewise."""
-        return _write_records(self.folder / ANSWERS / f"{step_name(step)}.jsonl.gz", records)
+        """All answers of an evaluation, of every dataset, likewise. Those that were kept on the way go."""
+        path = _write_records(self.folder / ANSWERS / f"{step_name(step)}.jsonl.gz", records)
+        with writing(path):
+            self._part(step).unlink(missing_ok=True)
+        return path
+
+    def keep_answer(self, step: int, record: Mapping[str, Any]) -> None:
+        """An answer of an evaluation that has not ended, so that it is not sampled again if the run is stopped there."""
+        with writing(path := self._part(step)):
+            path.parent.mkdir(exist_ok=True)
+        append_whole(path, json_line(record))
+
+    def kept_answers(self, step: int) -> list[Any]:
+        """The answers kept of an evaluation that was stopped; one that a crash tore is left out."""
+        try:
+            lines = list(bounded.lines(self._part(step)))
+        except (OSError, bounded.TooLarge):
+            return []
+        found = []
+        with suppress(ValueError, RecursionError):
+            found += [json.loads(line) for line in lines[:-1]]
+            found += [json.loads(line) for line in lines[-1:]]
+        return found
+
+    def _part(self, step: int) -> Path:
+        return self.folder / ANSWERS / f"{step_name(step)}.part.jsonl"
 
     def truncate_after(self, step: int) -> None:
         """Forget all that was logged after `step`. May be repeated; raises UserError before it changes anything."""
@@ -114,9 +138,9 @@ class RunLog:
         for name, rows in kept.items():
             if (self.folder / name).exists():
                 _write(self.folder / name, b"".join(map(json_line, rows)))
-        files = [path for name in (ROLLOUTS, ANSWERS) for path in (self.folder / name).glob("step-*.jsonl.gz")]
+        files = [path for name in (ROLLOUTS, ANSWERS) for path in (self.folder / name).glob("step-*.jsonl*")]
         for path in files:
-            found = step_of(path.name.removesuffix(".jsonl.gz"))
+            found = step_of(path.name.removesuffix(".jsonl.gz").removesuffix(".part.jsonl"))
             if found is not None and found > step:
                 with writing(path):
                     path.unlink()

@@ -278,13 +278,19 @@ def run_evaluations(
     run: Run, log: RunLog, graders: Mapping[str, Verifier], progress: Progress, check: Callable[[], None]
 ) -> None:
     """Evaluate every dataset; their rows are written together. Each gain is paired with the run's first evaluation."""
+
+    def keep(answer: Answer) -> None:
+        log.keep_answer(run.state.step, asdict(answer))
+
+    kept = parse_answers(log.kept_answers(run.state.step), f"{log.folder}/answers")
     first = first_answers(log.folder)
     policy = fresh(run.sampling, run.policy)
     rows: list[dict[str, Any]] = []
     answers: list[Answer] = []
     for name, problems in run.evals.items():
         start = time.perf_counter()
-        own = answer_problems(policy, name, problems, run.config, graders[name], progress, check)
+        known = [answer for answer in kept if answer.dataset == name]
+        own = answer_problems(policy, name, problems, run.config, graders[name], progress, check, known, keep)
         since = gain([answer for answer in first if answer.dataset == name], own) if run.state.step else None
         rows.append(
             {
