@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from r1v0 import checkpoint, manifest, runlog, trainer
+from r1v0 import checkpoint, evaluate, manifest, runlog, trainer
 from r1v0.config import Config, resolve, to_toml
 from r1v0.errors import Interrupted
 from r1v0.manifest import checkpoints_in, newest_whole
@@ -217,7 +217,7 @@ def test_answers_of_a_stopped_evaluation_are_not_sampled_again(tmp_path: Path, m
     assert ended > 2
     with open(kept, "a") as file:
         file.write('{"dataset": "countdown", "templ')  # a crash tore it
-    answer_problems = trainer.answer_problems
+    answer_problems = evaluate.answer_problems
 
     def counted(*arguments: Any) -> Any:
         known.append(len(arguments[7]))
