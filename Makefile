@@ -9,7 +9,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := PIP_PROGRESS_BAR=off $(PY) -m pip --disable-pip-version-check
 LOG := $(VENV)/setup.log
+# A comma in the arguments of $(call ...) would cut them there.
 BENCH := .[dev,bench]
+MUTANTS := .[dev,mutants]
 
 # $(call quietly,COMMAND): a command's many lines go to a file, whose end is shown if it fails.
 quietly = { echo "\$$ $(1)"; $(1); } >>$(LOG) 2>&1 || { tail -n 25 $(LOG) >&2; echo "set-up failed: the end of $(LOG) stands above" >&2; exit 1; }
@@ -94,5 +96,5 @@ $(VENV)/bench: $(VENV)/dev
 
 $(VENV)/mutants: $(VENV)/dev
 	@echo "set-up: what changes the code for the tests to notice (what pip says: $(LOG))"
-	@$(call quietly,$(PIP) install -c constraints.txt -e '.[dev,mutants]')
+	@$(call quietly,$(PIP) install -c constraints.txt -e '$(MUTANTS)')
 	@touch $@
