@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
+from r1v0.base.keys import key, unit
 from r1v0.batch import make_updates
 from r1v0.config import GrpoConfig
 from r1v0.models.engine import Engine
 from r1v0.models.families import ModelConfig
 from r1v0.models.loading import TINY, Policy, load
 from r1v0.models.transformer import Transformer, initialise
-from r1v0.rng import key, unit
 from r1v0.sampler import Request, SamplingSettings, generate
 from r1v0.types import Batch, Completion, Group, Problem, Prompt, Rollout, Score
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from r1v0.base.stats import Z95, accuracy_interval, paired_difference
 from r1v0.report.table import markdown_table
-from r1v0.stats import Z95, accuracy_interval, paired_difference
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "intervals.md"
 LEAST = 0.93

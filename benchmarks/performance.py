@@ -27,9 +27,9 @@ import scaling_cases
 import torch
 import training_cases
 
+from r1v0.base.writing import write_atomic
 from r1v0.bench import cases, peers
 from r1v0.bench.workload import Work, natural_work, random_model_folder, random_work
-from r1v0.disk import write_atomic
 from r1v0.environment import environment
 from r1v0.models.loading import load
 

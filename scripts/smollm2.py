@@ -30,7 +30,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
 from r1v0.logprobs import token_logprobs
 from r1v0.models.loading import Policy, load
 from r1v0.types import Batch

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from r1v0 import config, evaluate, measure, runlog
+from r1v0.base.errors import UserError
 from r1v0.data import gold, json_rows, problems
-from r1v0.errors import UserError
 from r1v0.models.families import FAMILIES, parse_config
 from r1v0.report import series
 from r1v0.rewards import answers, countdown, extract, latex, verify

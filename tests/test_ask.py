@@ -16,8 +16,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from r1v0 import ask, cli
 from r1v0.ask import Page, known, verdict
+from r1v0.base.errors import UserError
 from r1v0.config import resolve
-from r1v0.errors import UserError
 from r1v0.models.attention import packed
 from r1v0.models.loading import TINY, load
 from r1v0.sampler import Request, SamplingSettings, generate

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from r1v0 import budget as budgets
+from r1v0.base.errors import Interrupted, UserError
 from r1v0.batch import make_updates, split
 from r1v0.budget import Budget, first_budget, is_out_of_memory, longest_case, probe, token_bytes
 from r1v0.config import VARIANTS, GrpoConfig, resolve
-from r1v0.errors import Interrupted, UserError
 from r1v0.logprobs import HEAD_BYTES, token_logprobs
 from r1v0.losses import policy_loss
 from r1v0.models.memory import FIXED_BYTES

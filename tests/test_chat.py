@@ -13,8 +13,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from r1v0 import chat
+from r1v0.base.errors import UserError
 from r1v0.config import PromptConfig
-from r1v0.errors import UserError
 from r1v0.prompts import make_prompts, make_stops
 from r1v0.types import Problem
 

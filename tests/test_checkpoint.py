@@ -13,6 +13,7 @@ import torch
 
 from r1v0 import checkpoint as checkpoints
 from r1v0 import manifest
+from r1v0.base.errors import UserError
 from r1v0.checkpoint import (
     TrainerState,
     best_checkpoint,
@@ -23,7 +24,6 @@ from r1v0.checkpoint import (
     save_checkpoint,
 )
 from r1v0.config import Config, resolve, to_toml
-from r1v0.errors import UserError
 from r1v0.manifest import MANIFEST, checkpoint_name, checkpoints_in, damage, newest_whole, place
 from r1v0.metrics import UpdateReadings
 from r1v0.models.loading import TINY, Policy, load, resolve_model

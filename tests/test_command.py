@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import r1v0
-from r1v0 import command
-from r1v0.command import typed
+from r1v0.base import command
+from r1v0.base.command import typed
 
 MAIN = str(Path(r1v0.__file__).with_name("__main__.py"))
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1v0 import config as module
+from r1v0.base.errors import UserError
 from r1v0.config import (
     LARGEST,
     MAY_CHANGE,
@@ -32,7 +33,6 @@ from r1v0.config import (
     validate,
     with_template,
 )
-from r1v0.errors import UserError
 
 SECTIONS: dict[str, Any] = {
     name: kind for name, kind in typing.get_type_hints(Config).items() if dataclasses.is_dataclass(kind)

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from r1v0.base.errors import UserError
 from r1v0.config import DataConfig
 from r1v0.data import DATASETS, Problems, eval_name, load_eval, load_problems
 from r1v0.data.source import Generated, Source
-from r1v0.errors import UserError
 
 Rows = Sequence[Mapping[str, object]]
 

@@ -4,8 +4,8 @@ import math
 
 import torch
 
+from r1v0.base.keys import key, shuffled, unit
 from r1v0.draw import draw, uniform
-from r1v0.rng import key, shuffled, unit
 
 
 def test_frequencies_of_draws_are_the_probabilities() -> None:

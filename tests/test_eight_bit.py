@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from r1v0 import eight_bit
+from r1v0.base.errors import UserError
 from r1v0.batch import pack
 from r1v0.config import OptimizerConfig
-from r1v0.errors import UserError
 from r1v0.logprobs import token_logprobs
 from r1v0.models.families import ModelConfig
 from r1v0.models.transformer import Transformer, initialise

@@ -2,7 +2,7 @@
 
 import pytest
 
-from r1v0.errors import Interrupted, UserError, unknown
+from r1v0.base.errors import Interrupted, UserError, unknown
 
 NAMES = ["countdown", "countdown-hard", "math500", "gsm8k"]
 

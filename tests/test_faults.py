@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
-from r1v0 import checkpoint, cli, disk, interrupts, manifest, pretrain
+from r1v0 import checkpoint, cli, manifest, pretrain
+from r1v0.base import interrupts, writing
+from r1v0.base.errors import Interrupted, UserError
+from r1v0.base.lock import hold
 from r1v0.config import resolve, to_toml
-from r1v0.errors import Interrupted, UserError
-from r1v0.lock import hold
 from r1v0.manifest import checkpoints_in, damage, newest_whole
 from tests.conftest import ROOT
 from tests.test_resume import assert_same_run, begin
@@ -105,7 +106,7 @@ def test_a_full_disk_ends_the_run_with_all_that_was_saved(
         return Full(path, mode) if "buffering" in named else io.BufferedWriter(Full(path, mode))
 
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "open", opening, raising=False)
+        patch.setattr(writing, "open", opening, raising=False)
         with pytest.raises(UserError, match=r"cannot be written \(No space left on device\): .+ are free") as error:
             begin(CONFIG, part, patch)
     assert name in str(error.value)

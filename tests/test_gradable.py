@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from r1v0 import gradable
+from r1v0.base.errors import UserError
 from r1v0.cli import main
 from r1v0.config import RewardConfig
 from r1v0.data import DATASETS, countdown, load_eval
 from r1v0.data.source import Generated
-from r1v0.errors import UserError
 from r1v0.rewards import REWARDS
 from r1v0.types import Problem
 

@@ -13,16 +13,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from r1v0 import cli, guard, health, runlog
+from r1v0.base.errors import UserError
+from r1v0.base.keys import key
 from r1v0.batch import make_updates
 from r1v0.checkpoint import TrainerState, load_state
 from r1v0.config import Config, to_toml
 from r1v0.draw import draw
-from r1v0.errors import UserError
 from r1v0.logprobs import token_logprobs
 from r1v0.losses import policy_loss
 from r1v0.models.loading import load
 from r1v0.optimizer import Optimizer
-from r1v0.rng import key
 from r1v0.runlog import Progress, read_evals, read_health, read_metrics
 from r1v0.sampler import Request, SamplingSettings, generate
 from r1v0.trainer import Run, prepare, train, train_step

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from r1v0.base.errors import UserError
 from r1v0.config import Config, parse, resolve
-from r1v0.errors import UserError
 from r1v0.health import START, WATCHERS, WINDOW, Alarm, Watch, watch_rows
 from r1v0.runlog import read_metrics
 from tests.conftest import ROOT

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from r1v0 import cli, hub
+from r1v0 import cli
+from r1v0.base import hub
+from r1v0.base.errors import UserError
 from r1v0.data import load_eval
-from r1v0.errors import UserError
 from r1v0.models.loading import resolve_model
 
 NOWHERE = "http://127.0.0.1:9"  # the port `discard`, which nobody serves

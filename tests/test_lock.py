@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from r1v0 import lock
-from r1v0.errors import UserError
-from r1v0.lock import NAME, hold
+from r1v0.base import lock
+from r1v0.base.errors import UserError
+from r1v0.base.lock import NAME, hold
 
 HOLDER = """
 import sys, time

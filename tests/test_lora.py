@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from r1v0.base.errors import UserError
 from r1v0.batch import pack
 from r1v0.config import OptimizerConfig
-from r1v0.errors import UserError
 from r1v0.logprobs import token_logprobs
 from r1v0.models.attention import packed
 from r1v0.models.loading import load, save

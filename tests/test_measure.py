@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from r1v0 import measure, rollout, sampler
+from r1v0.base.errors import Interrupted
 from r1v0.data import load_eval
-from r1v0.errors import Interrupted
 from r1v0.runlog import Progress
 from r1v0.settings import settle
 from r1v0.types import Completion

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
 from r1v0.models.attention import packed
 from r1v0.models.families import parse_config, read_otherwise
 from r1v0.models.loading import Policy, load, resolve_model, save, tell_once

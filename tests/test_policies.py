@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from r1v0.base.errors import UserError
 from r1v0.checkpoint import restore
 from r1v0.config import resolve
-from r1v0.errors import UserError
 from r1v0.models.loading import TINY, load
 from r1v0.policies import fresh, reference_policy, sampling_policy, trained_policy
 from r1v0.runlog import read_metrics

@@ -10,11 +10,11 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from r1v0.base.errors import UserError
 from r1v0.cli import main
 from r1v0.config import Config, presets, resolve, to_toml
 from r1v0.data import DATASETS, eval_name, reward_of
 from r1v0.data.source import Generated, Source
-from r1v0.errors import UserError
 from r1v0.models.families import parse_config
 from r1v0.models.loading import write_weights
 from r1v0.models.transformer import Transformer, initialise

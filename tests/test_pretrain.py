@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from r1v0 import pretrain
+from r1v0.base.errors import UserError
 from r1v0.data import countdown as task
 from r1v0.data.countdown_corpus import VOCABULARY, document
-from r1v0.errors import UserError
 from r1v0.models.attention import packed
 from r1v0.models.families import hf_tensors
 from r1v0.models.loading import TINY, load

@@ -15,7 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1v0 import rng, runlog
+from r1v0 import runlog
+from r1v0.base import keys
 from r1v0.batch import aggregation_weights, make_updates, pack, split
 from r1v0.config import GrpoConfig
 from r1v0.data.problems import Problems, subset
@@ -165,7 +166,7 @@ def test_updates_hold_each_rollout_once_an_epoch(
 def asked(draw: st.DrawFn) -> list[Request]:
     prompts = draw(st.lists(st.lists(TOKEN, min_size=1, max_size=7), min_size=1, max_size=5))
     return [
-        Request(prompt, [rng.key(0, "property", i, s) for s in range(draw(st.integers(0, 4)))])
+        Request(prompt, [keys.key(0, "property", i, s) for s in range(draw(st.integers(0, 4)))])
         for i, prompt in enumerate(prompts)
     ]
 
@@ -286,13 +287,13 @@ def test_rows_come_back_also_when_torn_and_are_cut_by_step(
 @few
 @given(st.integers(0, 200), st.integers(-(1 << 63), (1 << 63) - 1), st.integers(0, 250))
 def test_a_shuffle_is_a_permutation_and_a_subset_is_part_of_it(count: int, seed: int, size: int) -> None:
-    order = rng.shuffled(count, seed)
+    order = keys.shuffled(count, seed)
     assert sorted(order) == list(range(count))
-    assert order == rng.shuffled(count, seed)
+    assert order == keys.shuffled(count, seed)
     kept = subset(count, size, seed)
     assert kept == sorted(set(kept))
     assert len(kept) == (min(size, count) if size else count)
-    assert 0 <= rng.unit(seed) < 1
+    assert 0 <= keys.unit(seed) < 1
 
 
 @few

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from r1v0 import config, provenance
+from r1v0.base.errors import UserError
 from r1v0.cli import main
-from r1v0.errors import UserError
 
 CODE = "def right(problem, text, finished):\n    return problem.answer in text\n"
 SETS = ["steps=1", "grpo.groups=2", "grpo.group_size=2", "sampling.max_new_tokens=8", "threads=1", "eval.max_problems=2",

@@ -19,7 +19,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
 from r1v0.evaluate import Gain
 from r1v0.health import WATCHERS, Alarm
 from r1v0.metrics import PolicyReadings, step_row

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from r1v0.base.errors import UserError
 from r1v0.data import countdown as task
-from r1v0.errors import UserError
 from r1v0.rewards.countdown import MAX_DEPTH, countdown, last_boxed, parse
 from r1v0.types import Problem
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
-from r1v0.errors import UserError
 from r1v0.evaluate import Answer, summarise
 from r1v0.report.status import other_reading
 from r1v0.report.table import evaluation_table

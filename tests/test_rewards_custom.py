@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from r1v0 import cli
+from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
-from r1v0.errors import UserError
 from r1v0.rewards import custom
 from r1v0.rewards.pool import Verifier
 from r1v0.types import Problem, Score

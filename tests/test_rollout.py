@@ -8,12 +8,12 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from r1v0 import rollout as rollouts
+from r1v0.base.errors import Interrupted
+from r1v0.base.keys import key
 from r1v0.config import Config, resolve
 from r1v0.data import Problems
-from r1v0.errors import Interrupted
 from r1v0.models.loading import TINY, Policy, load
 from r1v0.rewards.pool import Verifier
-from r1v0.rng import key
 from r1v0.rollout import (
     coin_rewards,
     collect,

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1v0 import disk, runlog
-from r1v0.errors import UserError
+from r1v0 import runlog
+from r1v0.base import writing
+from r1v0.base.errors import UserError
 from r1v0.runlog import Progress, RunLog
 
 
@@ -91,7 +92,7 @@ def test_a_row_is_written_by_one_call(tmp_path: Path, monkeypatch: pytest.Monkey
             return super().write(data)
 
     log = new(tmp_path)
-    monkeypatch.setattr(disk, "open", lambda path, mode, **_: Spy(path, mode), raising=False)
+    monkeypatch.setattr(writing, "open", lambda path, mode, **_: Spy(path, mode), raising=False)
     log.append_metrics({"step": 1})
     log.append_evals([{"step": 0, "dataset": "x"}, {"step": 0, "dataset": "y"}])
     assert written == [b'{"step": 1}\n', b'{"step": 0, "dataset": "x"}\n{"step": 0, "dataset": "y"}\n']
@@ -281,8 +282,8 @@ def test_logs_without_a_config_can_be_read_but_not_gone_on_with(tmp_path: Path) 
 
 
 def test_an_atomic_write_leaves_nothing_aside(tmp_path: Path) -> None:
-    disk.write_atomic(tmp_path / "a", b"one")
-    disk.write_atomic(tmp_path / "a", b"two")
+    writing.write_atomic(tmp_path / "a", b"one")
+    writing.write_atomic(tmp_path / "a", b"two")
     assert files(tmp_path) == {"a": b"two"}
 
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from r1v0.base.keys import key
 from r1v0.models import attention
 from r1v0.models.attention import packed
 from r1v0.models.engine import Engine
 from r1v0.models.transformer import Transformer
-from r1v0.rng import key
 from r1v0.sampler import Request, SamplingSettings, generate
 from r1v0.types import Completion
 from tests.helpers import EOS, VOCAB, small_model

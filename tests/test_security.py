@@ -20,11 +20,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from r1v0 import bounded, config, measure, runlog
-from r1v0.bounded import read_json
+from r1v0 import config, measure, runlog
+from r1v0.base import reading
+from r1v0.base.errors import UserError
+from r1v0.base.reading import read_json
 from r1v0.config import RewardConfig
 from r1v0.data import json_rows, load_eval
-from r1v0.errors import UserError
 from r1v0.models import loading
 from r1v0.models.loading import TINY, load, save
 from r1v0.models.transformer import Transformer
@@ -113,8 +114,8 @@ def message(call: Callable[[], object]) -> str:
 
 @pytest.fixture
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "MAX_LINE", 10_000)
-    monkeypatch.setattr(bounded, "MAX_FILE", 100_000)
+    monkeypatch.setattr(reading, "MAX_LINE", 10_000)
+    monkeypatch.setattr(reading, "MAX_FILE", 100_000)
     monkeypatch.setattr(json_rows, "MAX_ARRAY", 10_000)
 
 
@@ -183,7 +184,7 @@ def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jsonl")
     (tmp_path / "zero.json").symlink_to("/dev/zero")
     with pytest.raises(OSError, match="no regular file"):
-        list(bounded.lines(tmp_path / "pipe.jsonl"))
+        list(reading.lines(tmp_path / "pipe.jsonl"))
     assert "config.toml" not in message(lambda: load_eval(f"mine={tmp_path / 'pipe.jsonl'}", 0))
     message(lambda: read_json(tmp_path / "zero.json"))
     message(lambda: config.resolve(file=tmp_path / "zero.json"))

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from r1v0 import config
+from r1v0.base.errors import UserError
 from r1v0.cli import main
 from r1v0.config import Config, resolve, to_toml
-from r1v0.errors import UserError
 from r1v0.models.loading import TINY
 from r1v0.rollout import reward_settings
 from r1v0.settings import Settled, asked, resumed, settle

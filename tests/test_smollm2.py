@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from r1v0.base.errors import UserError
 from r1v0.data import load_eval
-from r1v0.errors import UserError
 from r1v0.logprobs import token_logprobs
 from r1v0.models.attention import packed
 from r1v0.models.loading import Policy, load

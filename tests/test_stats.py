@@ -7,7 +7,7 @@ import random
 import pytest
 from benchmarks import intervals
 
-from r1v0.stats import (
+from r1v0.base.stats import (
     accuracy_interval,
     majority_correct,
     mean,

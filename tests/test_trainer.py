@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from r1v0 import runlog
+from r1v0.base.errors import Interrupted, UserError
 from r1v0.config import Config, parse, resolve, to_toml
-from r1v0.errors import Interrupted, UserError
 from r1v0.models.attention import packed
 from r1v0.models.loading import load
 from r1v0.runlog import Progress, read_evals, read_metrics

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
-from r1v0.errors import UserError
 from r1v0.rewards.pool import CACHE_SIZE, Verifier
 from r1v0.rewards.processes import DEATHS, KILLS, environment
 from r1v0.types import Problem, Score

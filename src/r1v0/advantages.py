@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Literal
 
-from r1v0.stats import is_flat, rounding
+from r1v0.base.stats import is_flat, rounding
 
 
 def group_advantages(rewards: Sequence[float], scale: Literal["std", "none"]) -> list[float]:

@@ -14,8 +14,8 @@ from itertools import accumulate, pairwise
 import torch
 
 from r1v0.advantages import group_advantages
+from r1v0.base.keys import key, shuffled
 from r1v0.config import GrpoConfig
-from r1v0.rng import key, shuffled
 from r1v0.types import Batch, Group, Rollout
 
 

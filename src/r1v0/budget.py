@@ -17,9 +17,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from r1v0.base.errors import UserError
 from r1v0.batch import deal, split
 from r1v0.config import Config
-from r1v0.errors import UserError
 from r1v0.logprobs import HEAD_BYTES
 from r1v0.models.families import ModelConfig
 from r1v0.models.memory import FIXED_BYTES, GIB, free_memory

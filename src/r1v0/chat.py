@@ -18,8 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from r1v0 import bounded
-from r1v0.errors import UserError
+from r1v0.base import reading
+from r1v0.base.errors import UserError
 from r1v0.rewards.processes import environment
 
 TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -67,10 +67,10 @@ def _template(folder: Path) -> tuple[str, str]:
     """The chat template of a model's folder, and its special tokens as a JSON object. Raises UserError if there is none."""
     path, settings = folder / "tokenizer_config.json", {}
     if path.is_file():
-        settings = bounded.read_json(path)
+        settings = reading.read_json(path)
     tokens = {name: _content(settings.get(name)) for name in TOKENS}
     if (folder / "special_tokens_map.json").is_file():
-        older = bounded.read_json(folder / "special_tokens_map.json")
+        older = reading.read_json(folder / "special_tokens_map.json")
         tokens |= {name: _content(older.get(name)) for name in TOKENS if tokens[name] is None}
     found = settings.get("chat_template")
     if isinstance(found, list):
@@ -79,7 +79,7 @@ def _template(folder: Path) -> tuple[str, str]:
     file = folder / "chat_template.jinja"
     if file.is_file():
         try:
-            found = bounded.read(file, MAX_TEMPLATE).decode("utf-8")
+            found = reading.read(file, MAX_TEMPLATE).decode("utf-8")
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{file} cannot be read ({type(error).__name__}): download or save the model again"

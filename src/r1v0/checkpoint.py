@@ -23,10 +23,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from r1v0.bounded import read_json
+from r1v0.base.errors import UserError
+from r1v0.base.reading import read_json
+from r1v0.base.writing import amount_of, flush, free_bytes, writing
 from r1v0.config import Config, parse, to_toml
-from r1v0.disk import amount_of, flush, free_bytes, writing
-from r1v0.errors import UserError
 from r1v0.manifest import (
     OPTIMIZER,
     STATE,

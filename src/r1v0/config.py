@@ -21,9 +21,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from r1v0 import bounded
-from r1v0.command import typed
-from r1v0.errors import UserError, unknown
+from r1v0.base import reading
+from r1v0.base.command import typed
+from r1v0.base.errors import UserError, unknown
 
 PRESET_DIR = Path(__file__).parent / "presets"
 MAX_TOML = 1 << 20
@@ -554,7 +554,7 @@ def value_of(config: Config, key: str) -> Any:
 def read_file(path: Path) -> dict[str, Any]:
     """The settings that a TOML file names. Raises UserError if it cannot be read."""
     try:
-        text = bounded.read(path, MAX_TOML).decode("utf-8-sig")  # some editors begin a file with a BOM
+        text = reading.read(path, MAX_TOML).decode("utf-8-sig")  # some editors begin a file with a BOM
     except FileNotFoundError:
         raise UserError(f"config file {path} does not exist: give the path of a TOML file") from None
     except (OSError, ValueError) as error:
@@ -568,7 +568,7 @@ def _read_template(path: Path) -> dict[str, Any]:
     what = f"prompt template {path}"
     form = "text = '...{question}...', and if need be stop = ['...']"
     try:
-        found = tomllib.loads(bounded.read(path, MAX_TOML).decode("utf-8-sig"))
+        found = tomllib.loads(reading.read(path, MAX_TOML).decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{what} does not exist: give a TOML file with {form}") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from r1v0.base.errors import UserError
+from r1v0.base.keys import key
 from r1v0.config import OptimizerConfig
-from r1v0.errors import UserError
-from r1v0.rng import key
 
 BLOCK = 256  # values that share one scale, in bitsandbytes' kernels
 SMALLEST = 4096  # smaller tensors keep 32 bits, as bitsandbytes has it

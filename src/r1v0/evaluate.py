@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from r1v0.base.errors import UserError
+from r1v0.base.keys import key
+from r1v0.base.stats import accuracy_interval, majority_correct, mean, paired_difference, pass_at_k, powers_up_to
 from r1v0.config import Config
-from r1v0.errors import UserError
 from r1v0.models.loading import Policy
 from r1v0.prompts import make_prompts
 from r1v0.reflection import reflects
 from r1v0.rewards.pool import Verifier
-from r1v0.rng import key
 from r1v0.rollout import sample_rollouts, sampling_settings
 from r1v0.runlog import Progress
-from r1v0.stats import accuracy_interval, majority_correct, mean, paired_difference, pass_at_k, powers_up_to
 from r1v0.types import EvalResult, FinishReason, Problem, Rollout
 
 

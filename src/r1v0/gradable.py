@@ -7,9 +7,9 @@ user's own reward may pay for something else than the right answer, so of it thi
 import json
 from collections.abc import Callable, Mapping, Sequence
 
+from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
 from r1v0.data import countdown, reward_of
-from r1v0.errors import UserError
 from r1v0.rewards import is_custom, stated
 from r1v0.rewards.pool import Verifier
 from r1v0.rollout import verifiers

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import save_file
 
 from r1v0 import runlog
+from r1v0.base.command import typed
+from r1v0.base.errors import UserError
+from r1v0.base.keys import key
+from r1v0.base.writing import write_atomic, writing
 from r1v0.batch import make_updates
 from r1v0.checkpoint import as_os_error, best_checkpoint, restore
-from r1v0.command import typed
 from r1v0.config import Config
-from r1v0.disk import write_atomic, writing
-from r1v0.errors import UserError
 from r1v0.health import Alarm, Row, Watch, watch_rows
 from r1v0.manifest import place
 from r1v0.metrics import rollout_records
-from r1v0.rng import key
 from r1v0.types import Group
 
 if TYPE_CHECKING:

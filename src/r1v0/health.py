@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from statistics import median, variance
 from typing import Any
 
-from r1v0.command import typed
+from r1v0.base.command import typed
+from r1v0.base.stats import mean
 from r1v0.config import Config, is_own_reward
-from r1v0.stats import mean
 
 Row = Mapping[str, Any]
 

@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from r1v0.disk import flush, write_atomic
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
+from r1v0.base.writing import flush, write_atomic
 from r1v0.runlog import CHECKPOINTS, step_name
 
 TRAINER = "trainer"

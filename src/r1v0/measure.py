@@ -16,19 +16,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from r1v0 import bounded, lock, runlog
-from r1v0.bounded import read_json
-from r1v0.command import typed
+from r1v0 import runlog
+from r1v0.base import lock, reading
+from r1v0.base.command import typed
+from r1v0.base.errors import UserError
+from r1v0.base.interrupts import stoppable
+from r1v0.base.reading import read_json
+from r1v0.base.writing import append_whole, write_atomic, writing
 from r1v0.config import with_template
 from r1v0.data import check as check_data
 from r1v0.data import eval_name, load_eval
 from r1v0.device import choose_sampling, set_threads
 from r1v0.device import settled as on_this_device
-from r1v0.disk import append_whole, write_atomic, writing
-from r1v0.errors import UserError
 from r1v0.evaluate import Answer, answer_problems, gain, parse_answer, summarise
 from r1v0.gradable import need_gradable
-from r1v0.interrupts import stoppable
 from r1v0.models.loading import load, resolve_model
 from r1v0.prompts import make_prompts
 from r1v0.rollout import past_positions, reward_settings, verifiers
@@ -124,8 +125,8 @@ def read_answers(out: Path) -> list[Answer]:
         raise UserError(f"{out} holds no evaluation (no {PLAN}): give a folder that `{typed('eval', '--out')}` wrote")
     path = out / ANSWERS
     try:
-        lines = list(bounded.lines(path)) if path.exists() else []
-    except (OSError, bounded.TooLarge) as error:
+        lines = list(reading.lines(path)) if path.exists() else []
+    except (OSError, reading.TooLarge) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path} cannot be read ({reason}): expected a file of graded answers") from None
     found = []

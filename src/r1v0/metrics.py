@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from r1v0.base.stats import mean
 from r1v0.reflection import reflects
-from r1v0.stats import mean
 from r1v0.types import Group
 
 

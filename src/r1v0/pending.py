@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from r1v0.disk import write_atomic
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
+from r1v0.base.writing import write_atomic
 from r1v0.metrics import UpdateReadings
 from r1v0.rollout import Collected
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 
+from r1v0.base.errors import UserError
+from r1v0.base.interrupts import stoppable
 from r1v0.data.countdown_corpus import SPECIAL, VOCABULARY, document
-from r1v0.errors import UserError
-from r1v0.interrupts import stoppable
 from r1v0.models.attention import packed
 from r1v0.models.families import hf_tensors, parse_config
 from r1v0.models.loading import write_weights

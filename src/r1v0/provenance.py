@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from r1v0 import bounded
+from r1v0.base import reading
+from r1v0.base.errors import UserError
+from r1v0.base.writing import write_atomic, writing
 from r1v0.config import Config
-from r1v0.disk import write_atomic, writing
-from r1v0.errors import UserError
 from r1v0.manifest import sha256
 from r1v0.rewards import is_custom, names
 
@@ -62,7 +62,7 @@ def record(config: Config, folder: Path) -> dict[str, dict[str, str]]:
     found = {str(path): {"sha256": _hash(path)} for path in _data(config)}
     for path in _codes(config):
         try:
-            code = bounded.read(path, bounded.MAX_LINE)
+            code = reading.read(path, reading.MAX_LINE)
         except (OSError, ValueError) as error:
             raise UserError(f"reward file {path} cannot be read ({error}): expected a Python file") from None
         digest = hashlib.sha256(code).hexdigest()

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1v0 import bounded
-from r1v0.command import typed
-from r1v0.disk import append_whole, write_atomic, writing
-from r1v0.errors import UserError
+from r1v0.base import reading
+from r1v0.base.command import typed
+from r1v0.base.errors import UserError
+from r1v0.base.writing import append_whole, write_atomic, writing
 
 if TYPE_CHECKING:
     from r1v0.config import Config
@@ -117,8 +117,8 @@ class RunLog:
     def kept_answers(self, step: int) -> list[Any]:
         """The answers kept of an evaluation that was stopped; one that a crash tore is left out."""
         try:
-            lines = list(bounded.lines(self._part(step)))
-        except (OSError, bounded.TooLarge):
+            lines = list(reading.lines(self._part(step)))
+        except (OSError, reading.TooLarge):
             return []
         found = []
         with suppress(ValueError, RecursionError):
@@ -214,7 +214,7 @@ def resume(folder: Path, config: str, step: int, env: Mapping[str, Any]) -> RunL
 def environment_of(folder: Path) -> dict[str, Any]:
     """The run's env.json; empty if it is missing or damaged, since no run depends on it."""
     try:
-        found = json.loads(bounded.read(folder / ENV, bounded.MAX_LINE))
+        found = json.loads(reading.read(folder / ENV, reading.MAX_LINE))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -255,7 +255,7 @@ def config_text(folder: Path) -> str:
 def text_of(path: Path) -> str:
     """A config.toml that a run wrote. Raises UserError if it cannot be read."""
     try:
-        return bounded.read(path, bounded.MAX_LINE).decode("utf-8")
+        return reading.read(path, reading.MAX_LINE).decode("utf-8")
     except (OSError, ValueError) as error:
         reason = error.__class__.__name__
         raise UserError(f"{path} cannot be read ({reason}): the run needs the config it was started with") from None
@@ -283,7 +283,7 @@ def read_answers(folder: Path, step: int) -> list[dict[str, Any]]:
     """The answers of the evaluation at `step`; empty if there are none. Raises UserError for a damaged file."""
     path = folder / ANSWERS / f"{step_name(step)}.jsonl.gz"
     try:
-        records = [json.loads(line) for line in bounded.lines(path)]
+        records = [json.loads(line) for line in reading.lines(path)]
         if not all(isinstance(record, dict) for record in records):
             raise ValueError
         return records
@@ -360,10 +360,10 @@ def _finite(value: Any) -> Any:
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
     try:
-        lines = list(bounded.lines(path))
+        lines = list(reading.lines(path))
     except FileNotFoundError:
         return []
-    except (OSError, bounded.TooLarge) as error:
+    except (OSError, reading.TooLarge) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path} cannot be read ({reason}): expected a file of JSON lines") from None
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]

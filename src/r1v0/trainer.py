@@ -16,6 +16,10 @@ from typing import Any
 
 import torch
 
+from r1v0.base.errors import Interrupted
+from r1v0.base.interrupts import stoppable
+from r1v0.base.keys import key
+from r1v0.base.stats import mean
 from r1v0.batch import make_updates
 from r1v0.budget import Budget, first_budget, probe
 from r1v0.checkpoint import TrainerState, load_optimizer, load_state, prune, save_checkpoint
@@ -23,12 +27,10 @@ from r1v0.config import Config
 from r1v0.data import Problems, eval_name, load_eval, load_problems
 from r1v0.data import check as check_data
 from r1v0.device import choose_device, peak_memory_gb, set_threads, settled
-from r1v0.errors import Interrupted
 from r1v0.evaluate import Answer, answer_problems, gain, parse_answers, summarise
 from r1v0.gradable import FIRST, need_gradable
 from r1v0.guard import Unhealthy, respond, watch_of
 from r1v0.health import Watch
-from r1v0.interrupts import stoppable
 from r1v0.logprobs import token_logprobs
 from r1v0.losses import LossReadings, policy_loss
 from r1v0.manifest import checkpoint_name, to_stderr
@@ -41,10 +43,8 @@ from r1v0.policies import fresh, reference_policy, sampling_policy, trained_poli
 from r1v0.prompts import make_prompts, words_of
 from r1v0.rewards import check as check_reward
 from r1v0.rewards.pool import Verifier
-from r1v0.rng import key
 from r1v0.rollout import collect, past_positions, reward_settings, verifiers
 from r1v0.runlog import Progress, RunLog, read_answers, read_evals
-from r1v0.stats import mean
 from r1v0.types import Batch, Group, Problem
 
 PROBED_PROMPTS = 64  # of which the longest stands for all: a longer one may still halve the budget

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from r1v0.stats import is_flat
+from r1v0.base.stats import is_flat
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from r1v0 import rng
+from r1v0.base import keys
+from r1v0.base.errors import UserError, unknown
 from r1v0.config import DataConfig
 from r1v0.data import countdown, gold, sums
 from r1v0.data.problems import Problems, choose_columns, joined, normal, scan, subset
 from r1v0.data.source import ID_COLUMNS, LEVEL_COLUMN, OWN, Columns, Generated, Source
 from r1v0.data.tables import Table, locate, read
-from r1v0.errors import UserError, unknown
 from r1v0.types import Problem
 
 _PLAIN = Columns("problem", "answer", gold.plain)
@@ -150,7 +150,7 @@ def load_eval(spec: str, max_problems: int, path: str = "", note: Note = _warn) 
         return listed[:max_problems] if max_problems else listed
     table = _table(source, path, "", (source.test, "test", "*"), ())
     rows = scan(name, table, choose_columns(table, name, source.columns), note)
-    return [rows[place] for place in subset(len(rows), max_problems, rng.key(0, "eval", name))]
+    return [rows[place] for place in subset(len(rows), max_problems, keys.key(0, "eval", name))]
 
 
 def _eval_source(spec: str, path: str) -> Source | Generated:

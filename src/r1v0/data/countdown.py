@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, TypeVar
 
-from r1v0.errors import UserError, unknown
-from r1v0.rng import key
+from r1v0.base.errors import UserError, unknown
+from r1v0.base.keys import key
 from r1v0.types import Problem
 
 NUMBERS = range(2, 16)

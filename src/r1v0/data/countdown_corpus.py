@@ -15,8 +15,8 @@ A document is a pure function of (seed, index), and uses multisets of the pretra
 import random
 from dataclasses import replace
 
+from r1v0.base.keys import key
 from r1v0.data.countdown import VALUES, Candidate, Step, candidates, compute, draw, pick
-from r1v0.rng import key
 
 # One token each. <unk> stands for whatever a user types that is none of them.
 SPECIAL = ("<pad>", "<eos>", "<unk>")

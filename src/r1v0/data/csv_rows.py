@@ -5,16 +5,16 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from r1v0 import bounded
-from r1v0.errors import UserError
+from r1v0.base import reading
+from r1v0.base.errors import UserError
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, object] | str]]:
     """Each row's last line in the file, and its cells by column, or what is wrong with it. Raises UserError as a whole file
-    fails, and what `bounded.lines` raises."""
+    fails, and what `reading.lines` raises."""
     # A byte that is not UTF-8 becomes a surrogate, which the row it stands in is then told by.
-    text = (line.decode("utf-8-sig", "surrogateescape") for line in bounded.lines(path))
-    first = next(bounded.lines(path), b"")
+    text = (line.decode("utf-8-sig", "surrogateescape") for line in reading.lines(path))
+    first = next(reading.lines(path), b"")
     for name, marks in (
         ("UTF-32", (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
         ("UTF-16", (codecs.BOM_LE, codecs.BOM_BE)),

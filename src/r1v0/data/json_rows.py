@@ -16,10 +16,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Literal
 
-from r1v0 import bounded
+from r1v0.base import reading
+from r1v0.base.errors import UserError, reason
 from r1v0.data import csv_rows, gold
 from r1v0.data.source import ID_COLUMNS, LEVEL_COLUMN
-from r1v0.errors import UserError, reason
 
 Row = dict[str, object] | str  # a text says what is wrong with the row
 MAX_ARRAY = 2 << 30
@@ -74,7 +74,7 @@ def read(path: Path, wanted: Collection[str]) -> JsonRows:
                 elif cell is not None and (text is None or isinstance(cell, list)):
                     odd.setdefault(name, {})[row] = gold.unfit(cell)
                 column.append(text)
-    except (OSError, EOFError, zlib.error, bounded.TooLarge) as error:
+    except (OSError, EOFError, zlib.error, reading.TooLarge) as error:
         raise UserError(f"{path} cannot be read: {reason(error)}") from error
     if len(lines) == 1 and isinstance(record, dict):
         _need_rows(path, record, wanted)
@@ -97,10 +97,10 @@ def layout(path: Path) -> Literal["lines", "array", "objects"]:
         if start[:1] == b"[":
             return "array"
         if start[:1] == b"{" and path.with_suffix("" if path.suffix == ".gz" else path.suffix).suffix == ".json":
-            first = next(line for line in bounded.lines(path) if line.strip())
-            return "lines" if _decodes(first) or not _decodes(bounded.read(path, MAX_ARRAY)) else "objects"
+            first = next(line for line in reading.lines(path) if line.strip())
+            return "lines" if _decodes(first) or not _decodes(reading.read(path, MAX_ARRAY)) else "objects"
         return "lines"
-    except (OSError, EOFError, zlib.error, bounded.TooLarge) as error:
+    except (OSError, EOFError, zlib.error, reading.TooLarge) as error:
         raise UserError(f"{path} cannot be read: {reason(error)}") from error
 
 
@@ -109,9 +109,9 @@ def is_plain(path: Path) -> bool:
     without an end."""
     plain = True
     try:
-        for line in bounded.lines(path):
+        for line in reading.lines(path):
             plain = plain and (line.isascii() or _is_utf8(line))
-    except (OSError, EOFError, zlib.error, bounded.TooLarge) as error:
+    except (OSError, EOFError, zlib.error, reading.TooLarge) as error:
         raise UserError(f"{path} cannot be read: {reason(error)}") from error
     return plain
 
@@ -124,7 +124,7 @@ def _records(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Row]]:
-    for number, line in enumerate(bounded.lines(path), 1):
+    for number, line in enumerate(reading.lines(path), 1):
         if not line.strip():
             continue
         try:
@@ -140,7 +140,7 @@ def _values(path: Path, array: bool) -> Iterator[tuple[int, Row]]:
     """The values of an array, or one after another, each decoded by itself: all 395k of MetaMathQA would take 2 GB."""
     try:
         # A byte that is not UTF-8 becomes a surrogate, which the value it stands in is then told by.
-        text = bounded.read(path, MAX_ARRAY).decode("utf-8-sig", "surrogateescape")
+        text = reading.read(path, MAX_ARRAY).decode("utf-8-sig", "surrogateescape")
         line, counted, objects = 1, 0, 0
         place = _skip(text, text.index("[") + 1 if array else 0)
         while text[place : place + 1] != ("]" if array else ""):
@@ -155,7 +155,7 @@ def _values(path: Path, array: bool) -> Iterator[tuple[int, Row]]:
         if array and objects and (rest := _skip(text, place + 1)) < len(text):
             line += text.count("\n", counted, rest)
             raise UserError(f"{path} goes on after the end of its array, at line {line}: write all rows in one array")
-    except bounded.TooLarge:
+    except reading.TooLarge:
         raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {reason(error)}") from error

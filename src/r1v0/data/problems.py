@@ -18,11 +18,11 @@ from difflib import get_close_matches
 from functools import lru_cache
 from itertools import accumulate
 
-from r1v0 import rng
+from r1v0.base import keys
+from r1v0.base.errors import UserError
 from r1v0.data import gold
 from r1v0.data.source import ID_COLUMNS, LEVEL_COLUMN, Columns
 from r1v0.data.tables import Table
-from r1v0.errors import UserError
 from r1v0.types import Problem
 
 TOLERATED = 0.01
@@ -56,7 +56,7 @@ class Problems:
         if not self.size:
             return self.fetch(index)
         epoch, place = divmod(index, self.size)
-        return self.fetch(_order(self.size, rng.key(self.seed, "data", self.name, epoch))[place])
+        return self.fetch(_order(self.size, keys.key(self.seed, "data", self.name, epoch))[place])
 
     def draw(self, start: int, count: int) -> list[Problem]:
         """Problems number `start` to `start + count - 1`."""
@@ -177,7 +177,7 @@ def joined(parts: Sequence[Rows], max_problems: int, seed: int) -> Problems:
     """The rows of all parts as one set, named by their names; `max_problems` of them (0: all), by `seed`."""
     name = "+".join(part.name for part in parts)
     starts = list(accumulate(map(len, parts), initial=0))
-    picked = subset(starts[-1], max_problems, rng.key(seed, "subset", name))
+    picked = subset(starts[-1], max_problems, keys.key(seed, "subset", name))
 
     def fetch(place: int) -> Problem:
         part = bisect_right(starts, picked[place]) - 1
@@ -199,7 +199,7 @@ def normal(question: str) -> str:
 
 def subset(count: int, size: int, seed_key: int) -> list[int]:
     """Which `size` of `count` are kept (0: all): ascending, and the same for the same key."""
-    return sorted(rng.shuffled(count, seed_key)[:size]) if 0 < size < count else list(range(count))
+    return sorted(keys.shuffled(count, seed_key)[:size]) if 0 < size < count else list(range(count))
 
 
 def _digits(question: str) -> bytes:
@@ -209,7 +209,7 @@ def _digits(question: str) -> bytes:
 
 @lru_cache(maxsize=2)
 def _order(size: int, seed_key: int) -> list[int]:
-    return rng.shuffled(size, seed_key)
+    return keys.shuffled(size, seed_key)
 
 
 def _id_columns(table: Table) -> list[str]:

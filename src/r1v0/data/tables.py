@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from r1v0 import hub as the_hub
+from r1v0.base import hub as the_hub
+from r1v0.base.errors import UserError, reason
 from r1v0.data import json_rows
-from r1v0.errors import UserError, reason
 
 FORMATS = ("json", "parquet", "arrow", "csv")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?::[\w.-]+)?")

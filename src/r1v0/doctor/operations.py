@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from r1v0 import runlog
-from r1v0.disk import amount_of, free_bytes
+from r1v0.base.writing import amount_of, free_bytes
 from r1v0.doctor.checks import Finding, ok, problem, warning
 from r1v0.doctor.record import Record, numbers
 from r1v0.manifest import checkpoints_in, damage

@@ -13,11 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from r1v0 import bounded, runlog
-from r1v0.command import typed
+from r1v0 import runlog
+from r1v0.base import reading
+from r1v0.base.command import typed
+from r1v0.base.errors import UserError
+from r1v0.base.stats import mean
 from r1v0.config import Config, parse
-from r1v0.errors import UserError
-from r1v0.stats import mean
 
 Row = Mapping[str, Any]
 
@@ -68,7 +69,7 @@ class Record:
         path = self.folder / runlog.ROLLOUTS / f"{runlog.step_name(step)}.jsonl.gz"
         found: list[Row] = []
         try:
-            for line in islice(bounded.lines(path), MOST_ROLLOUTS):
+            for line in islice(reading.lines(path), MOST_ROLLOUTS):
                 row = json.loads(line)
                 found += [row] if isinstance(row, dict) else []
         except (OSError, EOFError, ValueError, RecursionError, zlib.error):
@@ -86,12 +87,12 @@ def read(folder: Path) -> Record:
     damaged: list[str] = []
     config = Config()
     try:
-        config = parse(bounded.read(folder / runlog.CONFIG, bounded.MAX_LINE).decode("utf-8"), runlog.CONFIG)
+        config = parse(reading.read(folder / runlog.CONFIG, reading.MAX_LINE).decode("utf-8"), runlog.CONFIG)
     except (OSError, ValueError, UserError):
         damaged.append(runlog.CONFIG)
     env: Any = {}
     try:
-        env = json.loads(bounded.read(folder / runlog.ENV, bounded.MAX_LINE))
+        env = json.loads(reading.read(folder / runlog.ENV, reading.MAX_LINE))
     except FileNotFoundError:
         pass
     except (OSError, ValueError, RecursionError):
@@ -103,10 +104,10 @@ def read(folder: Path) -> Record:
 def _rows(path: Path, damaged: list[str]) -> list[Row]:
     """The rows that can be read; the name of a file with another in it goes into `damaged`."""
     try:
-        lines = [line for line in bounded.lines(path) if line.strip()]
+        lines = [line for line in reading.lines(path) if line.strip()]
     except FileNotFoundError:
         return []
-    except (OSError, bounded.TooLarge):
+    except (OSError, reading.TooLarge):
         damaged.append(path.name)
         return []
     rows: list[Row] = []

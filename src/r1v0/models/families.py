@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor  # `r1v0 plan` reads shapes without loading torch

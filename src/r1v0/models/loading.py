@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from r1v0 import hub
-from r1v0.bounded import MAX_JSON_BYTES, read_json
-from r1v0.errors import UserError
+from r1v0.base import hub
+from r1v0.base.errors import UserError
+from r1v0.base.reading import MAX_JSON_BYTES, read_json
 from r1v0.manifest import newest_whole, to_stderr
 from r1v0.models.families import hf_tensors, inverse_frequencies, parse_config, read_otherwise
 from r1v0.models.lora import deltas, merged, save_adapter

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from r1v0.base.keys import key
 from r1v0.models.packing import PackedLinear
 from r1v0.models.transformer import Transformer
-from r1v0.rng import key
 
 # Our layer -> the projections that it fuses, rows in this order (families.hf_tensors).
 FUSED = {

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
 from r1v0.models.families import ModelConfig
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
 from r1v0.models.families import ModelConfig
 
 DTYPES = ("F64", "F32", "F16", "BF16")

@@ -10,10 +10,10 @@ import itertools
 import os
 from dataclasses import dataclass, replace
 
+from r1v0.base.errors import UserError
 from r1v0.config import Config, changed, differences, toml_value, validate
 from r1v0.data import DATASETS, eval_name
 from r1v0.data.source import Generated
-from r1v0.errors import UserError
 from r1v0.plan.cost import CARDS, Card, Cost, cost, cpu_card, evaluation_of, find_card, work_of
 from r1v0.plan.memory import BASE_CPU, GIB, Memory, count_memory, reserve, workers
 from r1v0.plan.shapes import Shape, find_shape

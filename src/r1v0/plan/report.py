@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
-from r1v0.command import typed
+from r1v0.base.command import typed
 from r1v0.plan import FLAT, Plan, remedies
 from r1v0.plan.memory import BASE_CPU, GIB, reserve
 

@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1v0 import hub
-from r1v0.bounded import read_json
-from r1v0.errors import UserError
+from r1v0.base import hub
+from r1v0.base.errors import UserError
+from r1v0.base.reading import read_json
 from r1v0.manifest import checkpoints_in
 from r1v0.models.families import ModelConfig, parse_config
 

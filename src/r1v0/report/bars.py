@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1v0 import runlog
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
 from r1v0.report import style
 from r1v0.report.series import datasets, load
 from r1v0.report.status import share

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1v0 import runlog
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
 from r1v0.report import compute, style
 from r1v0.report.bars import is_evaluation, plot_evaluations
 from r1v0.report.panels import Line, Panel, draw_panels

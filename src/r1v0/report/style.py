@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from r1v0.disk import write_atomic
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
+from r1v0.base.writing import write_atomic
 from r1v0.report.series import Entry, Points
 
 # It tells of folders for its caches that it cannot write, and of building its list of fonts: both are nobody's concern here.

@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from r1v0.base.errors import UserError, unknown
 from r1v0.config import RewardConfig, is_own_reward
-from r1v0.errors import UserError, unknown
 from r1v0.types import Problem, Score
 
 is_custom = is_own_reward

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from r1v0.errors import UserError, unknown
+from r1v0.base.errors import UserError, unknown
 from r1v0.rewards import RewardFunction
 from r1v0.types import Problem, Score
 

@@ -32,8 +32,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
-from r1v0.errors import UserError
 from r1v0.rewards import is_custom, names
 from r1v0.rewards.worker import HEADER, OUT_OF_MEMORY, frame
 

@@ -12,9 +12,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from r1v0.command import typed
+from r1v0.base.command import typed
+from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
-from r1v0.errors import UserError
 from r1v0.rewards import extract, latex
 from r1v0.rewards.answers import math_gold
 from r1v0.rewards.pool import Verifier

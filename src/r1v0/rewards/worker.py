@@ -22,7 +22,7 @@ import sys
 import time
 from typing import Any
 
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
 from r1v0.types import Problem
 
 HEADER = struct.Struct(">I")

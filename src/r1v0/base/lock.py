@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
 
 NAME = ".lock"
 MAX_BYTES = 4096

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from r1v0.errors import UserError, reason
+from r1v0.base.errors import UserError, reason
 
 _NOT_WRITTEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
 _warn = logging.getLogger("r1v0").warning

@@ -26,7 +26,7 @@ def _program() -> str:
         if found and os.path.realpath(found) == os.path.realpath(started):
             return NAME
         return shlex.quote(_near(started))
-    if started == Path(__file__).with_name("__main__.py"):
+    if started == Path(__file__).parents[1] / "__main__.py":
         return f"{shlex.quote(_near(Path(sys.orig_argv[0])))} -m {NAME}"
     return NAME
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
 
 
 @contextmanager

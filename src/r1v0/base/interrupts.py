@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from r1v0.errors import Interrupted
+from r1v0.base.errors import Interrupted
 
 
 @contextmanager

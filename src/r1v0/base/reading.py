@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from r1v0.errors import UserError
+from r1v0.base.errors import UserError
 
 MAX_LINE = 16 << 20
 MAX_FILE = 8 << 30
