@@ -83,7 +83,7 @@ def own_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = tmp_path / "presets"
     folder.mkdir()
     written(folder, "# a preset of the tests\nsteps = 7\n[optimizer]\nlr = 0.5\n", "own.toml")
-    monkeypatch.setattr(module, "PRESET_DIR", folder)
+    monkeypatch.setattr("r1v0.config.load.PRESET_DIR", folder)
     return "own"
 
 
@@ -201,7 +201,7 @@ def test_an_unknown_key_is_refused_in_every_layer(
     key: str, suggestion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = written(tmp_path, as_file(key, "1"), "wrong.toml")
-    monkeypatch.setattr(module, "PRESET_DIR", tmp_path)
+    monkeypatch.setattr("r1v0.config.load.PRESET_DIR", tmp_path)
     expected = "unknown key '{}' ({}): did you mean '{}'?"
     assert refusal(sets=[f"{key}=1"]) == expected.format(key, "--set", suggestion)
     assert refusal(file=file) == expected.format(key, file, suggestion)
