@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from r1v0 import runlog
 from r1v0.base.stats import mean
 from r1v0.report import plot_groups
+from r1v0.runs import runlog
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"

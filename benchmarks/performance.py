@@ -30,8 +30,8 @@ import training_cases
 from r1v0.base.writing import write_atomic
 from r1v0.bench import cases, peers
 from r1v0.bench.workload import Work, natural_work, random_model_folder, random_work
-from r1v0.environment import environment
 from r1v0.models.loading import load
+from r1v0.runs.provenance import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 Case = Callable[[Path, Work, int, cases.Record, bool], None]  # (model folder, work, rounds, record, quick)

@@ -21,9 +21,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from r1v0 import runlog
 from r1v0.report import style
 from r1v0.report.table import markdown_table
+from r1v0.runs import runlog
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"

@@ -21,12 +21,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from r1v0 import config, evaluate, measure, runlog
+from r1v0 import config, evaluate, measure
 from r1v0.base.errors import UserError
 from r1v0.data import gold, json_rows, problems
 from r1v0.models.families import FAMILIES, parse_config
 from r1v0.report import series
 from r1v0.rewards import answers, countdown, extract, latex, verify
+from r1v0.runs import runlog
 from r1v0.types import Problem, Score
 from tests import fuzz_corpus as corpus
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from r1v0 import checkpoint as checkpoints
-from r1v0 import manifest
 from r1v0.base.errors import UserError
 from r1v0.checkpoint import (
     TrainerState,
@@ -24,12 +23,13 @@ from r1v0.checkpoint import (
     save_checkpoint,
 )
 from r1v0.config import Config, resolve, to_toml
-from r1v0.manifest import MANIFEST, checkpoint_name, checkpoints_in, damage, newest_whole, place
 from r1v0.metrics import UpdateReadings
 from r1v0.models.loading import TINY, Policy, load, resolve_model
 from r1v0.optimizer import Optimizer
 from r1v0.pending import NAME, Pending, load_pending
 from r1v0.rollout import Collected
+from r1v0.runs import manifest
+from r1v0.runs.manifest import MANIFEST, checkpoint_name, checkpoints_in, damage, newest_whole, place
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
 from tests.helpers import newest
 

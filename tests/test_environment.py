@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import r1v0
-from r1v0 import environment as module
-from r1v0.environment import environment
+from r1v0.runs import provenance as module
+from r1v0.runs.provenance import environment
 
 
 def test_it_holds_versions_machine_and_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from r1v0 import cli, guard, health, runlog
+from r1v0 import cli, guard
 from r1v0.base.errors import UserError
 from r1v0.base.keys import key
 from r1v0.batch import make_updates
@@ -23,7 +23,8 @@ from r1v0.logprobs import token_logprobs
 from r1v0.losses import policy_loss
 from r1v0.models.loading import load
 from r1v0.optimizer import Optimizer
-from r1v0.runlog import Progress, read_evals, read_health, read_metrics
+from r1v0.runs import health, runlog
+from r1v0.runs.runlog import Progress, read_evals, read_health, read_metrics
 from r1v0.sampler import Request, SamplingSettings, generate
 from r1v0.trainer import Run, prepare, train, train_step
 from r1v0.types import Batch, Completion

@@ -21,7 +21,7 @@ from r1v0.models.transformer import Transformer, initialise
 from r1v0.prompts import words_of
 from r1v0.rewards import check as check_reward
 from r1v0.rollout import reward_settings
-from r1v0.runlog import Progress, create, read_evals, read_metrics
+from r1v0.runs.runlog import Progress, create, read_evals, read_metrics
 from r1v0.trainer import prepare, train
 from tests.test_data import jsonl, own_cache  # noqa: F401 (a fixture)
 

@@ -15,7 +15,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1v0 import runlog
 from r1v0.base import keys
 from r1v0.batch import aggregation_weights, make_updates, pack, split
 from r1v0.config import GrpoConfig
@@ -24,6 +23,7 @@ from r1v0.draw import uniform
 from r1v0.logprobs import token_logprobs
 from r1v0.losses import policy_loss
 from r1v0.rewards import answers, latex
+from r1v0.runs import runlog
 from r1v0.sampler import Request, SamplingSettings, generate
 from r1v0.types import Batch, Completion, Group, Problem, Rollout, Score
 from tests.helpers import EOS, VOCAB, group, small_model

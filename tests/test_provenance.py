@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from r1v0 import config, provenance
+from r1v0 import config
 from r1v0.base.errors import UserError
 from r1v0.cli import main
+from r1v0.runs import inputs
 
 CODE = "def right(problem, text, finished):\n    return problem.answer in text\n"
 SETS = ["steps=1", "grpo.groups=2", "grpo.group_size=2", "sampling.max_new_tokens=8", "threads=1", "eval.max_problems=2",
@@ -111,5 +112,5 @@ def test_names_and_hub_ids_are_left_as_they_are(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     for text in ([], ["model=Qwen/Qwen2.5-1.5B", "data.name=math+gsm8k"], ["model=tiny", "data.path=openai/gsm8k"]):
         given = config.resolve(sets=text)
-        assert provenance.located(given) == given
-        assert provenance.record(given, tmp_path) == {}
+        assert inputs.located(given) == given
+        assert inputs.record(given, tmp_path) == {}

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1v0 import runlog
 from r1v0.base import writing
 from r1v0.base.errors import UserError
-from r1v0.runlog import Progress, RunLog
+from r1v0.runs import runlog
+from r1v0.runs.runlog import Progress, RunLog
 
 
 def new(folder: Path) -> RunLog:

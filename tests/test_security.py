@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from r1v0 import config, measure, runlog
+from r1v0 import config, measure
 from r1v0.base import reading
 from r1v0.base.errors import UserError
 from r1v0.base.reading import read_json
@@ -32,6 +32,7 @@ from r1v0.models.transformer import Transformer
 from r1v0.models.untrusted import parameter_count
 from r1v0.rewards.pool import Verifier
 from r1v0.rewards.processes import environment
+from r1v0.runs import runlog
 from r1v0.types import Problem
 from tests.test_layers import MODULES
 
@@ -57,7 +58,7 @@ LOADS = (
     "hub.load",
 )
 ALLOWED = {
-    ("r1v0.environment", "subprocess.run"): "git describes the code of a run: a list of words, no shell",
+    ("r1v0.runs.provenance", "subprocess.run"): "git describes the code of a run: a list of words, no shell",
     ("r1v0.chat", "subprocess.run"): "renders a model's chat template: our own Python, a list of words",
     ("r1v0.rewards.processes", "subprocess.Popen"): "starts the grading processes: our own Python, a list of words",
     ("r1v0.models.native", "subprocess.run"): "the C compiler on our own native.c: a list of words, no shell",

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from r1v0 import runlog
 from r1v0.base.errors import Interrupted, UserError
 from r1v0.config import Config, parse, resolve, to_toml
 from r1v0.models.attention import packed
 from r1v0.models.loading import load
-from r1v0.runlog import Progress, read_evals, read_metrics
+from r1v0.runs import runlog
+from r1v0.runs.runlog import Progress, read_evals, read_metrics
 from r1v0.trainer import prepare, train, train_step
 from tests.helpers import Notes, PlainSgd, assert_same_weights, newest, random_groups, small_policy
 

@@ -27,7 +27,10 @@ from r1v0.base.errors import UserError
 from r1v0.base.reading import read_json
 from r1v0.base.writing import amount_of, flush, free_bytes, writing
 from r1v0.config import Config, parse, to_toml
-from r1v0.manifest import (
+from r1v0.models.loading import Policy, read_weights, save
+from r1v0.optimizer import Optimizer
+from r1v0.pending import Pending, write_pending
+from r1v0.runs.manifest import (
     OPTIMIZER,
     STATE,
     TRAINER,
@@ -40,10 +43,7 @@ from r1v0.manifest import (
     seal,
     to_stderr,
 )
-from r1v0.models.loading import Policy, read_weights, save
-from r1v0.optimizer import Optimizer
-from r1v0.pending import Pending, write_pending
-from r1v0.runlog import CHECKPOINTS, read_evals
+from r1v0.runs.runlog import CHECKPOINTS, read_evals
 
 FORMAT = 2
 """of state.json; 1 (which did not say so) had no manifest"""

@@ -15,9 +15,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
-from r1v0 import __version__, config, runlog, settings
+from r1v0 import __version__, config
 from r1v0.base.command import typed
 from r1v0.base.errors import Interrupted, UserError
+from r1v0.runs import runlog, settings
 
 # What the system says of a path that a user should not have given; any other OSError is a defect of ours.
 NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}

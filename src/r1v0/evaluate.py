@@ -19,7 +19,7 @@ from r1v0.prompts import make_prompts
 from r1v0.reflection import reflects
 from r1v0.rewards.pool import Verifier
 from r1v0.rollout import sample_rollouts, sampling_settings
-from r1v0.runlog import Progress
+from r1v0.runs.runlog import Progress
 from r1v0.types import EvalResult, FinishReason, Problem, Rollout
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
-from r1v0 import runlog
 from r1v0.base.command import typed
 from r1v0.base.errors import UserError
 from r1v0.base.keys import key
@@ -21,9 +20,10 @@ from r1v0.base.writing import write_atomic, writing
 from r1v0.batch import make_updates
 from r1v0.checkpoint import as_os_error, best_checkpoint, restore
 from r1v0.config import Config
-from r1v0.health import Alarm, Row, Watch, watch_rows
-from r1v0.manifest import place
 from r1v0.metrics import rollout_records
+from r1v0.runs import runlog
+from r1v0.runs.health import Alarm, Row, Watch, watch_rows
+from r1v0.runs.manifest import place
 from r1v0.types import Group
 
 if TYPE_CHECKING:

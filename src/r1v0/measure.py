@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from r1v0 import runlog
 from r1v0.base import lock, reading
 from r1v0.base.command import typed
 from r1v0.base.errors import UserError
@@ -33,8 +32,9 @@ from r1v0.gradable import need_gradable
 from r1v0.models.loading import load, resolve_model
 from r1v0.prompts import make_prompts
 from r1v0.rollout import past_positions, reward_settings, verifiers
-from r1v0.runlog import Progress
-from r1v0.settings import Asked, Settled, asked
+from r1v0.runs import runlog
+from r1v0.runs.runlog import Progress
+from r1v0.runs.settings import Asked, Settled, asked
 from r1v0.types import Problem
 
 PLAN, ANSWERS = runlog.EVAL_PLAN, "answers.jsonl"

@@ -30,10 +30,8 @@ from r1v0.device import choose_device, peak_memory_gb, set_threads, settled
 from r1v0.evaluate import Answer, answer_problems, gain, parse_answers, summarise
 from r1v0.gradable import FIRST, need_gradable
 from r1v0.guard import Unhealthy, respond, watch_of
-from r1v0.health import Watch
 from r1v0.logprobs import token_logprobs
 from r1v0.losses import LossReadings, policy_loss
-from r1v0.manifest import checkpoint_name, to_stderr
 from r1v0.metrics import PolicyReadings, UpdateReadings, policy_readings, rollout_records, step_row
 from r1v0.models.loading import Policy, resolve_model
 from r1v0.models.transformer import Transformer
@@ -44,7 +42,9 @@ from r1v0.prompts import make_prompts, words_of
 from r1v0.rewards import check as check_reward
 from r1v0.rewards.pool import Verifier
 from r1v0.rollout import collect, past_positions, reward_settings, verifiers
-from r1v0.runlog import Progress, RunLog, read_answers, read_evals
+from r1v0.runs.health import Watch
+from r1v0.runs.manifest import checkpoint_name, to_stderr
+from r1v0.runs.runlog import Progress, RunLog, read_answers, read_evals
 from r1v0.types import Batch, Group, Problem
 
 PROBED_PROMPTS = 64  # of which the longest stands for all: a longer one may still halve the budget

@@ -12,9 +12,9 @@ from typing import Literal
 from r1v0.base.stats import unpaired_difference, wilson
 from r1v0.config import is_own_reward
 from r1v0.doctor.record import SPAN, Record, Row, number, numbers
-from r1v0.health import Alarm, watch_rows
-from r1v0.manifest import checkpoints_in, place
 from r1v0.report.status import share
+from r1v0.runs.health import Alarm, watch_rows
+from r1v0.runs.manifest import checkpoints_in, place
 
 CUT_OFF = 0.15
 """the share of answers that may be cut off without a word"""

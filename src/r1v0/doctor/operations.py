@@ -7,12 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from r1v0 import runlog
 from r1v0.base.writing import amount_of, free_bytes
 from r1v0.doctor.checks import Finding, ok, problem, warning
 from r1v0.doctor.record import Record, numbers
-from r1v0.manifest import checkpoints_in, damage
 from r1v0.report.status import clock, share
+from r1v0.runs import runlog
+from r1v0.runs.manifest import checkpoints_in, damage
 
 SAME = ("r1v0", "git_commit", "python", "cpu", "threads", "device", "platform")
 """what should be equal in all parts of a resumed run, beside the packages' versions"""

@@ -13,12 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from r1v0 import runlog
 from r1v0.base import reading
 from r1v0.base.command import typed
 from r1v0.base.errors import UserError
 from r1v0.base.stats import mean
 from r1v0.config import Config, parse
+from r1v0.runs import runlog
 
 Row = Mapping[str, Any]
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1v0 import runlog
 from r1v0.base.errors import UserError
 from r1v0.report import style
 from r1v0.report.series import datasets, load
 from r1v0.report.status import share
+from r1v0.runs import runlog
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1v0 import runlog
 from r1v0.base.errors import UserError
 from r1v0.report import compute, style
 from r1v0.report.bars import is_evaluation, plot_evaluations
 from r1v0.report.panels import Line, Panel, draw_panels
 from r1v0.report.series import Entry, datasets, load, parse_groups
 from r1v0.report.style import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY
+from r1v0.runs import runlog
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1v0 import runlog
 from r1v0.base.errors import UserError
+from r1v0.runs import runlog
 
 Points = dict[int, float]
 LARGEST = 1e300  # so that sums and differences of some are numbers too

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1v0 import runlog
+from r1v0.runs import runlog
 
 if TYPE_CHECKING:
     from r1v0.config import Config

@@ -21,7 +21,7 @@ from typing import Any
 
 from r1v0.base.errors import UserError
 from r1v0.base.writing import flush, write_atomic
-from r1v0.runlog import CHECKPOINTS, step_name
+from r1v0.runs.runlog import CHECKPOINTS, step_name
 
 TRAINER = "trainer"
 MANIFEST, STATE = f"{TRAINER}/manifest.json", f"{TRAINER}/state.json"

@@ -68,7 +68,7 @@ def _git_commit() -> str | None:
 
     A repository further up is some other project's (a virtual environment lies inside it), so only ours is asked.
     """
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
 
