@@ -21,11 +21,11 @@ from pathlib import Path
 
 from r1v0.config import Config, RewardConfig
 from r1v0.models.loading import Policy, load, resolve_model
-from r1v0.prompts import make_prompts
-from r1v0.rewards import extract
-from r1v0.rewards.pool import Verifier
-from r1v0.rewards.symbolic import compare
 from r1v0.rollout import sample_groups, sampling_settings
+from r1v0.tasks.grading.pool import Verifier
+from r1v0.tasks.math import extract
+from r1v0.tasks.math.symbolic import compare
+from r1v0.tasks.prompts import make_prompts
 from r1v0.types import Problem
 
 ROOT = Path(__file__).resolve().parent.parent

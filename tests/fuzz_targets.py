@@ -23,11 +23,14 @@ from typing import Any
 
 from r1v0 import config, evaluate, measure
 from r1v0.base.errors import UserError
-from r1v0.data import gold, json_rows, problems
 from r1v0.models.families import FAMILIES, parse_config
 from r1v0.report import series
-from r1v0.rewards import answers, countdown, extract, latex, verify
 from r1v0.runs import runlog
+from r1v0.tasks import problems
+from r1v0.tasks.countdown import reward
+from r1v0.tasks.grading import verify
+from r1v0.tasks.math import answers, extract, gold, latex
+from r1v0.tasks.reading import json_rows
 from r1v0.types import Problem, Score
 from tests import fuzz_corpus as corpus
 
@@ -105,7 +108,7 @@ def check_countdown(data: bytes) -> bool:
     text, accepted = _text(data), False
     for target, numbers in corpus.COUNTDOWN:
         problem = Problem("f", "", f"{target} from {' '.join(map(str, numbers))}", "countdown")
-        score = countdown.countdown(problem, text, True)
+        score = reward.countdown(problem, text, True)
         inside = final_box(text)
         found = exact(inside) if inside is not None else None
         right = found is not None and found[0] == target and Counter(found[1]) == Counter(numbers)
@@ -115,9 +118,9 @@ def check_countdown(data: bytes) -> bool:
             assert score.strict == found[2], f"strict is wrong: {inside!r}"
         elif right and inside is not None and len(inside) <= 200 and not re.search("[0-9]{7}", inside):
             depths = [inside[:i].count("(") - inside[:i].count(")") for i in range(len(inside) + 1)]
-            assert max(depths) > countdown.MAX_DEPTH, f"wrong refusal: {inside!r} for {problem.answer}"
+            assert max(depths) > reward.MAX_DEPTH, f"wrong refusal: {inside!r} for {problem.answer}"
         assert score.reward == float(score.correct)
-        assert not countdown.countdown(problem, text, False).correct, "cut-off text was accepted"
+        assert not reward.countdown(problem, text, False).correct, "cut-off text was accepted"
         accepted = accepted or score.correct
     return accepted
 
@@ -207,7 +210,7 @@ def check_numbers(data: bytes) -> bool:
 
 def check_symbolic(data: bytes) -> bool:
     """`symbolic.compare` of plainly written numbers: equal exactly if they are (decimals: to 1e-5, relative)."""
-    from r1v0.rewards.symbolic import compare
+    from r1v0.tasks.math.symbolic import compare
 
     gold_text, _, answer = _text(data).partition(SEPARATOR)
     left, right = plain_value(gold_text), plain_value(answer)

@@ -12,10 +12,10 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from r1v0 import chat
 from r1v0.base.errors import UserError
 from r1v0.config import PromptConfig
-from r1v0.prompts import make_prompts, make_stops
+from r1v0.tasks import chat
+from r1v0.tasks.prompts import make_prompts, make_stops
 from r1v0.types import Problem
 
 QUESTIONS = [

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from r1v0.base.errors import UserError
-from r1v0.data import countdown as task
-from r1v0.data.countdown_corpus import MAX_TOKENS, VOCABULARY, document
+from r1v0.tasks.countdown import problems as task
+from r1v0.tasks.countdown.corpus import MAX_TOKENS, VOCABULARY, document
 
 DOCUMENTS = 4000
 SETS = {

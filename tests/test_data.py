@@ -13,8 +13,8 @@ import pytest
 
 from r1v0.base.errors import UserError
 from r1v0.config import DataConfig
-from r1v0.data import DATASETS, Problems, eval_name, load_eval, load_problems
-from r1v0.data.source import Generated, Source
+from r1v0.tasks.datasets import DATASETS, Problems, eval_name, load_eval, load_problems
+from r1v0.tasks.reading.source import Generated, Source
 
 Rows = Sequence[Mapping[str, object]]
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from r1v0.data import gold
+from r1v0.tasks.math import gold
 
 
 @pytest.mark.parametrize(

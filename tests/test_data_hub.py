@@ -12,7 +12,7 @@ from huggingface_hub import errors
 
 from r1v0.base.errors import UserError
 from r1v0.config import DataConfig
-from r1v0.data import load_eval, load_problems
+from r1v0.tasks.datasets import load_eval, load_problems
 
 # httpx, or the fork of it that this version of huggingface_hub uses
 CLIENT: Any = sys.modules[errors.HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]

@@ -20,8 +20,8 @@ import pytest
 
 from r1v0.base.errors import UserError
 from r1v0.config import DataConfig
-from r1v0.data import load_eval, load_problems
-from r1v0.data.problems import Problems
+from r1v0.tasks.datasets import load_eval, load_problems
+from r1v0.tasks.problems import Problems
 
 ROWS = [{"question": f"Wie groß ist {i} + {i}?", "answer": str(2 * i)} for i in range(300)]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from r1v0.config import DataConfig
-from r1v0.data import DATASETS, Problems, load_eval, load_problems, reward_of
-from r1v0.data.source import Source
+from r1v0.tasks.datasets import DATASETS, Problems, load_eval, load_problems, reward_of
+from r1v0.tasks.reading.source import Source
 from tests.test_data import jsonl, message, own_cache  # noqa: F401 (a fixture)
 
 

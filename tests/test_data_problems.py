@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1v0.data.problems import Problems, _digits, normal, subset
+from r1v0.tasks.problems import Problems, _digits, normal, subset
 from r1v0.types import Problem
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from r1v0.config import DataConfig
-from r1v0.data import gold, load_eval, load_problems
+from r1v0.tasks.datasets import load_eval, load_problems
+from r1v0.tasks.math import gold
 
 SETS = {  # name: (file, problems); 675 is the count of Qwen2.5-Math's copy of OlympiadBench
     "math500": ("math500_test.jsonl", 500),

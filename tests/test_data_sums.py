@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from r1v0.data import sums
+from r1v0.tasks import sums
 
 
 def numbers_in(question: str) -> tuple[int, ...]:

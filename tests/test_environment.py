@@ -42,7 +42,7 @@ def test_a_package_that_is_not_there_is_null(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_the_commit_is_that_of_its_own_checkout_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "src" / "r1v0" / "environment.py"
+    file = tmp_path / "src" / "r1v0" / "runs" / "provenance.py"
     file.parent.mkdir(parents=True)
     file.write_text("")
 
@@ -61,6 +61,6 @@ def test_the_commit_is_that_of_its_own_checkout_only(tmp_path: Path, monkeypatch
     file.write_text("changed")
     assert environment()["git_commit"] == git("rev-parse", "HEAD") + "+"
     # Installed in an environment inside somebody else's repository: not that repository's commit.
-    inside = tmp_path / ".venv" / "lib" / "site-packages" / "r1v0" / "environment.py"
+    inside = tmp_path / ".venv" / "lib" / "site-packages" / "r1v0" / "runs" / "provenance.py"
     monkeypatch.setattr(module, "__file__", str(inside))
     assert environment()["git_commit"] is None

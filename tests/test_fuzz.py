@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from r1v0.rewards import answers, countdown
-from r1v0.rewards.countdown import Parsed
+from r1v0.tasks.countdown import reward
+from r1v0.tasks.countdown.reward import Parsed
+from r1v0.tasks.math import answers
 from r1v0.types import Problem, Score
 from tests.fuzz_targets import SEPARATOR, TARGETS, Target, check_extract, exact, plain_value, text_of
 
@@ -64,7 +65,7 @@ def test_the_oracle_of_numbers() -> None:
 
 
 def test_a_wrong_acceptance_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(countdown, "parse", lambda expression: Parsed(17, [3, 4, 7], True))
+    monkeypatch.setattr(reward, "parse", lambda expression: Parsed(17, [3, 4, 7], True))
     with pytest.raises(AssertionError, match="wrong acceptance"):
         TARGETS["countdown"].check(b"\\boxed{3+7+4}")
 

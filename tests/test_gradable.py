@@ -10,9 +10,10 @@ from r1v0 import gradable
 from r1v0.base.errors import UserError
 from r1v0.cli import main
 from r1v0.config import RewardConfig
-from r1v0.data import DATASETS, countdown, load_eval
-from r1v0.data.source import Generated
-from r1v0.rewards import REWARDS
+from r1v0.tasks.countdown import problems
+from r1v0.tasks.datasets import DATASETS, load_eval
+from r1v0.tasks.reading.source import Generated
+from r1v0.tasks.rewards import REWARDS
 from r1v0.types import Problem
 
 QUIET = ["--set", "threads=1", "--set", "eval.on=[]", "--set", "steps=0"]
@@ -90,13 +91,13 @@ def test_an_own_reward_is_only_told_of() -> None:
     "text", ["17 from 3 7 4", "24 from 4 7 8 8", "100 from 10 10", "7 from 7", "120 from 1 2 3 4 5"]
 )
 def test_countdown_is_solved_with_any_numbers(text: str) -> None:
-    assert eval(countdown.solution(text)) == int(text.split()[0])
+    assert eval(problems.solution(text)) == int(text.split()[0])
 
 
 def test_countdown_without_a_solution() -> None:
-    assert countdown.solution("59 from 2 2 2") == countdown.solution("21 from 1 2 3 4 5 6") == ""
+    assert problems.solution("59 from 2 2 2") == problems.solution("21 from 1 2 3 4 5 6") == ""
     with pytest.raises(UserError, match="expected TARGET from NUMBERS"):
-        countdown.solution("72")
+        problems.solution("72")
 
 
 def test_training_and_evaluation_ask_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,8 @@ import pytest
 from r1v0 import cli
 from r1v0.base import hub
 from r1v0.base.errors import UserError
-from r1v0.data import load_eval
 from r1v0.models.loading import resolve_model
+from r1v0.tasks.datasets import load_eval
 
 NOWHERE = "http://127.0.0.1:9"  # the port `discard`, which nobody serves
 

@@ -14,9 +14,9 @@ import pytest
 
 from r1v0 import measure, rollout, sampler
 from r1v0.base.errors import Interrupted
-from r1v0.data import load_eval
 from r1v0.runs.runlog import Progress
 from r1v0.runs.settings import settle
+from r1v0.tasks.datasets import load_eval
 from r1v0.types import Completion
 
 SETS = ["eval.on=[\"countdown\", \"countdown-hard\"]", "eval.samples=3", "eval.max_problems=10", "threads=1",

@@ -14,7 +14,7 @@ from r1v0.base.errors import UserError
 from r1v0.models.attention import packed
 from r1v0.models.families import parse_config, read_otherwise
 from r1v0.models.loading import Policy, load, resolve_model, save, tell_once
-from r1v0.rewards.answers import math
+from r1v0.tasks.math.answers import math
 from r1v0.types import Problem
 
 pytestmark = pytest.mark.numeric

@@ -13,15 +13,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from r1v0.base.errors import UserError
 from r1v0.cli import main
 from r1v0.config import Config, presets, resolve, to_toml
-from r1v0.data import DATASETS, eval_name, reward_of
-from r1v0.data.source import Generated, Source
 from r1v0.models.families import parse_config
 from r1v0.models.loading import write_weights
 from r1v0.models.transformer import Transformer, initialise
-from r1v0.prompts import words_of
-from r1v0.rewards import check as check_reward
 from r1v0.rollout import reward_settings
 from r1v0.runs.runlog import Progress, create, read_evals, read_metrics
+from r1v0.tasks.datasets import DATASETS, eval_name, reward_of
+from r1v0.tasks.prompts import words_of
+from r1v0.tasks.reading.source import Generated, Source
+from r1v0.tasks.rewards import check as check_reward
 from r1v0.trainer import prepare, train
 from tests.test_data import jsonl, own_cache  # noqa: F401 (a fixture)
 

@@ -12,14 +12,14 @@ from torch import nn
 
 from r1v0 import pretrain
 from r1v0.base.errors import UserError
-from r1v0.data import countdown as task
-from r1v0.data.countdown_corpus import VOCABULARY, document
 from r1v0.models.attention import packed
 from r1v0.models.families import hf_tensors
 from r1v0.models.loading import TINY, load
-from r1v0.prompts import make_prompt
-from r1v0.rewards.countdown import countdown
 from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.tasks.countdown import problems as task
+from r1v0.tasks.countdown.corpus import VOCABULARY, document
+from r1v0.tasks.countdown.reward import countdown
+from r1v0.tasks.prompts import make_prompt
 
 SPACED = "Q: 3 7 4 target 17 A: 3 * 7 = 21 , 21 - 4 = 17 vs 17 yes wait check so \\boxed{ ( 3 * 7 ) - 4 }"
 DENSE = "Q: 3 7 4 target 17 A: 3*7=21,21-4=17 vs 17 yes wait check so \\boxed{(3*7)-4}"

@@ -11,8 +11,8 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from r1v0.base.errors import UserError
 from r1v0.config import PromptConfig
-from r1v0.data import sums
-from r1v0.prompts import TEMPLATES, make_prompt, make_prompts, make_stops, render, split_stops, words_of
+from r1v0.tasks import sums
+from r1v0.tasks.prompts import TEMPLATES, make_prompt, make_prompts, make_stops, render, split_stops, words_of
 from r1v0.types import Problem
 
 

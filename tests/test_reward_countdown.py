@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1v0.base.errors import UserError
-from r1v0.data import countdown as task
-from r1v0.rewards.countdown import MAX_DEPTH, countdown, last_boxed, parse
+from r1v0.tasks.countdown import problems as task
+from r1v0.tasks.countdown.reward import MAX_DEPTH, countdown, last_boxed, parse
 from r1v0.types import Problem
 
 PROBLEM = Problem("x", "3 7 4 target 17", "17 from 3 7 4", "countdown")

@@ -13,8 +13,9 @@ from r1v0.config import RewardConfig
 from r1v0.evaluate import Answer, summarise
 from r1v0.report.status import other_reading
 from r1v0.report.table import evaluation_table
-from r1v0.rewards import REWARDS, check, combine, custom, function, score
-from r1v0.rewards.pool import Verifier
+from r1v0.tasks.grading import custom
+from r1v0.tasks.grading.pool import Verifier
+from r1v0.tasks.rewards import REWARDS, check, combine, function, score
 from r1v0.types import Problem, Score
 
 

@@ -12,8 +12,8 @@ import torch
 from r1v0 import cli
 from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
-from r1v0.rewards import custom
-from r1v0.rewards.pool import Verifier
+from r1v0.tasks.grading import custom
+from r1v0.tasks.grading.pool import Verifier
 from r1v0.types import Problem, Score
 
 ONE = Problem("p1", "q", "5", "test")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from r1v0.rewards import extract
-from r1v0.rewards.answers import math
-from r1v0.rewards.latex import clean, strict_form
-from r1v0.rewards.symbolic import compare
+from r1v0.tasks.math import extract
+from r1v0.tasks.math.answers import math
+from r1v0.tasks.math.latex import clean, strict_form
+from r1v0.tasks.math.symbolic import compare
 from r1v0.types import Problem, Score
 
 EQUAL = [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1v0.rewards import extract
+from r1v0.tasks.math import extract
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from r1v0.rewards import numbers, values
-from r1v0.rewards.answers import gsm8k, math
-from r1v0.rewards.latex import strict_form
-from r1v0.rewards.symbolic import compare
+from r1v0.tasks.math import numbers, values
+from r1v0.tasks.math.answers import gsm8k, math
+from r1v0.tasks.math.latex import strict_form
+from r1v0.tasks.math.symbolic import compare
 from r1v0.types import Problem
 
 EQUAL = {
@@ -488,7 +488,7 @@ def test_a_long_identity_is_told_in_time() -> None:
 @pytest.mark.parametrize("text", ["1 " * 900, "1{1}" * 400, "(" * 900, r"\text{" * 300, r"\frac " * 300, "k," * 900 + r"k\in\mathbb{Z}",
                                   "x<" * 900, "or " * 600, "9" * 2000, "for all " * 200, r"\pm 1," * 300, "1/" * 900, r"2\frac" * 300])  # fmt: skip
 def test_a_hostile_answer_takes_no_time_before_the_parser(text: str) -> None:
-    from r1v0.rewards import families, latex, letters, ranges
+    from r1v0.tasks.math import families, latex, letters, ranges
 
     started = time.process_time()
     cleaned = latex.clean(text)[0]

@@ -11,9 +11,7 @@ from r1v0 import rollout as rollouts
 from r1v0.base.errors import Interrupted
 from r1v0.base.keys import key
 from r1v0.config import Config, resolve
-from r1v0.data import Problems
 from r1v0.models.loading import TINY, Policy, load
-from r1v0.rewards.pool import Verifier
 from r1v0.rollout import (
     coin_rewards,
     collect,
@@ -27,6 +25,8 @@ from r1v0.rollout import (
     verifiers,
 )
 from r1v0.sampler import Request, SamplingSettings
+from r1v0.tasks.datasets import Problems
+from r1v0.tasks.grading.pool import Verifier
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
 from tests.helpers import group
 

@@ -25,14 +25,15 @@ from r1v0.base import reading
 from r1v0.base.errors import UserError
 from r1v0.base.reading import read_json
 from r1v0.config import RewardConfig
-from r1v0.data import json_rows, load_eval
 from r1v0.models import loading
 from r1v0.models.loading import TINY, load, save
 from r1v0.models.transformer import Transformer
 from r1v0.models.untrusted import parameter_count
-from r1v0.rewards.pool import Verifier
-from r1v0.rewards.processes import environment
 from r1v0.runs import runlog
+from r1v0.tasks.datasets import load_eval
+from r1v0.tasks.grading.pool import Verifier
+from r1v0.tasks.grading.processes import environment
+from r1v0.tasks.reading import json_rows
 from r1v0.types import Problem
 from tests.test_layers import MODULES
 
@@ -59,19 +60,22 @@ LOADS = (
 )
 ALLOWED = {
     ("r1v0.runs.provenance", "subprocess.run"): "git describes the code of a run: a list of words, no shell",
-    ("r1v0.chat", "subprocess.run"): "renders a model's chat template: our own Python, a list of words",
-    ("r1v0.rewards.processes", "subprocess.Popen"): "starts the grading processes: our own Python, a list of words",
+    ("r1v0.tasks.chat", "subprocess.run"): "renders a model's chat template: our own Python, a list of words",
+    (
+        "r1v0.tasks.grading.processes",
+        "subprocess.Popen",
+    ): "starts the grading processes: our own Python, a list of words",
     ("r1v0.models.native", "subprocess.run"): "the C compiler on our own native.c: a list of words, no shell",
     ("r1v0.models.native", "ctypes.CDLL"): "what it made, from a folder that only this process had",
     ("r1v0.report.progress", "ctypes.CDLL"): "malloc_trim of the C library: what drawing held goes back to the system",
-    ("r1v0.rewards.worker", "ctypes.CDLL"): "prctl of the C library: a grading process ends with the trainer",
-    ("r1v0.rewards", "importlib.import_module"): "a module of the table REWARDS, never a name that a user gives",
+    ("r1v0.tasks.grading.worker", "ctypes.CDLL"): "prctl of the C library: a grading process ends with the trainer",
+    ("r1v0.tasks.rewards", "importlib.import_module"): "a module of the table REWARDS, never a name that a user gives",
     (
-        "r1v0.rewards.custom",
+        "r1v0.tasks.grading.custom",
         "importlib.util.spec_from_file_location",
     ): "the user's own reward, in grading processes only",
-    ("r1v0.rewards.custom", "importlib.util.module_from_spec"): "as above",
-    ("r1v0.rewards.custom", "spec.loader.exec_module"): "as above",
+    ("r1v0.tasks.grading.custom", "importlib.util.module_from_spec"): "as above",
+    ("r1v0.tasks.grading.custom", "spec.loader.exec_module"): "as above",
     (
         "r1v0.models.loading",
         "snapshot_download",

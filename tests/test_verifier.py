@@ -17,8 +17,8 @@ import pytest
 
 from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
-from r1v0.rewards.pool import CACHE_SIZE, Verifier
-from r1v0.rewards.processes import DEATHS, KILLS, environment
+from r1v0.tasks.grading.pool import CACHE_SIZE, Verifier
+from r1v0.tasks.grading.processes import DEATHS, KILLS, environment
 from r1v0.types import Problem, Score
 from tests.verifier_load import Killer, pids
 
@@ -377,7 +377,7 @@ def test_processes_end_with_the_trainer(mine: RewardConfig, text: str) -> None:
         f"""
         import os, sys, time
         from r1v0.config import RewardConfig
-        from r1v0.rewards.pool import Verifier
+        from r1v0.tasks.grading.pool import Verifier
         from r1v0.types import Problem
         if __name__ == "__main__":
             verifier = Verifier(RewardConfig(name={mine.name!r}, timeout_s=1.0, workers=1))

@@ -8,7 +8,7 @@ import pytest
 
 from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
-from r1v0.rewards.verify import Summary, completion, explain, verify_batch
+from r1v0.tasks.grading.verify import Summary, completion, explain, verify_batch
 
 MATH = RewardConfig(name="math", timeout_s=1.0)
 

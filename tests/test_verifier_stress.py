@@ -5,7 +5,7 @@ import time
 import pytest
 
 from r1v0.config import RewardConfig
-from r1v0.rewards.pool import Verifier
+from r1v0.tasks.grading.pool import Verifier
 from r1v0.types import Problem
 from tests.verifier_load import HOSTILE, Killer, mixed
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from r1v0.rewards.pool import Verifier
+from r1v0.tasks.grading.pool import Verifier
 from r1v0.types import Score
 
 

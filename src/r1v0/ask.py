@@ -16,15 +16,15 @@ from typing import TextIO
 from r1v0.base.errors import UserError
 from r1v0.base.keys import key
 from r1v0.config import Config, RewardConfig
-from r1v0.data import at_hand, eval_name
-from r1v0.data.countdown import answer_in
-from r1v0.data.problems import normal
 from r1v0.device import choose_sampling, set_threads
 from r1v0.models.loading import Policy, load, resolve_model
-from r1v0.prompts import make_prompts
-from r1v0.rewards.pool import Verifier
 from r1v0.rollout import reward_settings, sampling_settings
 from r1v0.sampler import Request, generate
+from r1v0.tasks.countdown.problems import answer_in
+from r1v0.tasks.datasets import at_hand, eval_name
+from r1v0.tasks.grading.pool import Verifier
+from r1v0.tasks.problems import normal
+from r1v0.tasks.prompts import make_prompts
 from r1v0.types import Problem, Score
 
 REDRAW_S = 0.05

@@ -217,10 +217,10 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
-    from r1v0.prompts import words_of
     from r1v0.report import plot_groups
     from r1v0.report.progress import open_progress
     from r1v0.report.table import evaluation_table
+    from r1v0.tasks.prompts import words_of
 
     settled = _settle(arguments)
     if not settled.config.eval.on:
@@ -279,7 +279,7 @@ def _plot(arguments: argparse.Namespace) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from r1v0.rewards import verify
+    from r1v0.tasks.grading import verify
 
     reward = config.resolve(sets=[f"reward.name={json.dumps(arguments.reward)}"]).reward
     if arguments.batch is not None:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
-from r1v0.data import countdown, reward_of
-from r1v0.rewards import is_custom, stated
-from r1v0.rewards.pool import Verifier
 from r1v0.rollout import verifiers
+from r1v0.tasks.countdown import problems
+from r1v0.tasks.datasets import reward_of
+from r1v0.tasks.grading.pool import Verifier
+from r1v0.tasks.rewards import is_custom, stated
 from r1v0.types import Problem
 
 FIRST = 8
@@ -62,7 +63,7 @@ def right_answer(reward: str, problem: Problem) -> str:
     if "countdown" not in (reward, reward_of(problem.source)):
         return problem.answer
     try:
-        return countdown.solution(problem.answer)
+        return problems.solution(problem.answer)
     except UserError as error:
         raise UserError(
             f"reward 'countdown' cannot read {problem.id}: {error}, or set reward.name to another"

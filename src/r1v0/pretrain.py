@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from r1v0.base.errors import UserError
 from r1v0.base.interrupts import stoppable
-from r1v0.data.countdown_corpus import SPECIAL, VOCABULARY, document
 from r1v0.models.attention import packed
 from r1v0.models.families import hf_tensors, parse_config
 from r1v0.models.loading import write_weights
 from r1v0.models.transformer import Transformer, initialise
+from r1v0.tasks.countdown.corpus import SPECIAL, VOCABULARY, document
 
 RECIPE = "countdown-3 E"
 STEPS = 3300

@@ -24,8 +24,6 @@ from r1v0.batch import make_updates
 from r1v0.budget import Budget, first_budget, probe
 from r1v0.checkpoint import TrainerState, load_optimizer, load_state, prune, save_checkpoint
 from r1v0.config import Config
-from r1v0.data import Problems, eval_name, load_eval, load_problems
-from r1v0.data import check as check_data
 from r1v0.device import choose_device, peak_memory_gb, set_threads, settled
 from r1v0.evaluate import Answer, answer_problems, gain, parse_answers, summarise
 from r1v0.gradable import FIRST, need_gradable
@@ -38,13 +36,15 @@ from r1v0.models.transformer import Transformer
 from r1v0.optimizer import Optimizer, learning_rate
 from r1v0.pending import Pending, load_pending
 from r1v0.policies import fresh, reference_policy, sampling_policy, trained_policy, try_operators
-from r1v0.prompts import make_prompts, words_of
-from r1v0.rewards import check as check_reward
-from r1v0.rewards.pool import Verifier
 from r1v0.rollout import collect, past_positions, reward_settings, verifiers
 from r1v0.runs.health import Watch
 from r1v0.runs.manifest import checkpoint_name, to_stderr
 from r1v0.runs.runlog import Progress, RunLog, read_answers, read_evals
+from r1v0.tasks.datasets import Problems, eval_name, load_eval, load_problems
+from r1v0.tasks.datasets import check as check_data
+from r1v0.tasks.grading.pool import Verifier
+from r1v0.tasks.prompts import make_prompts, words_of
+from r1v0.tasks.rewards import check as check_reward
 from r1v0.types import Batch, Group, Problem
 
 PROBED_PROMPTS = 64  # of which the longest stands for all: a longer one may still halve the budget

@@ -18,8 +18,8 @@ from r1v0.base import reading
 from r1v0.base.errors import UserError
 from r1v0.base.writing import write_atomic, writing
 from r1v0.config import Config
-from r1v0.rewards import is_custom, names
 from r1v0.runs.manifest import sha256
+from r1v0.tasks.rewards import is_custom, names
 
 INPUTS = "inputs"
 

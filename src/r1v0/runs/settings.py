@@ -18,9 +18,9 @@ from typing import Any
 
 from r1v0 import config as configs
 from r1v0.config import DEFAULT, SET, Config
-from r1v0.data import DATASETS, eval_name
-from r1v0.data.source import OWN
 from r1v0.runs import runlog
+from r1v0.tasks.datasets import DATASETS, eval_name
+from r1v0.tasks.reading.source import OWN
 
 TINY = "tiny"
 Layer = tuple[str, Mapping[str, Any]]

@@ -17,10 +17,12 @@ from typing import Any
 from r1v0.base import keys
 from r1v0.base.errors import UserError, unknown
 from r1v0.config import DataConfig
-from r1v0.data import countdown, gold, sums
-from r1v0.data.problems import Problems, choose_columns, joined, normal, scan, subset
-from r1v0.data.source import ID_COLUMNS, LEVEL_COLUMN, OWN, Columns, Generated, Source
-from r1v0.data.tables import Table, locate, read
+from r1v0.tasks import sums
+from r1v0.tasks.countdown import problems
+from r1v0.tasks.math import gold
+from r1v0.tasks.problems import Problems, choose_columns, joined, normal, scan, subset
+from r1v0.tasks.reading.source import ID_COLUMNS, LEVEL_COLUMN, OWN, Columns, Generated, Source
+from r1v0.tasks.reading.tables import Table, locate, read
 from r1v0.types import Problem
 
 _PLAIN = Columns("problem", "answer", gold.plain)
@@ -78,11 +80,11 @@ DATASETS: dict[str, Source | Generated] = {
         subsets=("OE_TO_maths_en_COMP",),
         preset=_MATH,
     ),
-    "countdown-train": Generated(drawn=lambda seed, index, _: countdown.train_problem(seed, index), **_COUNTDOWN),
-    "countdown": Generated(listed=partial(countdown.problems, "countdown"), **_COUNTDOWN),
-    "countdown-hard": Generated(listed=partial(countdown.problems, "countdown-hard"), **_COUNTDOWN),
-    "countdown-final": Generated(listed=partial(countdown.problems, "countdown-final"), **_COUNTDOWN),
-    "countdown-final-hard": Generated(listed=partial(countdown.problems, "countdown-final-hard"), **_COUNTDOWN),
+    "countdown-train": Generated(drawn=lambda seed, index, _: problems.train_problem(seed, index), **_COUNTDOWN),
+    "countdown": Generated(listed=partial(problems.problems, "countdown"), **_COUNTDOWN),
+    "countdown-hard": Generated(listed=partial(problems.problems, "countdown-hard"), **_COUNTDOWN),
+    "countdown-final": Generated(listed=partial(problems.problems, "countdown-final"), **_COUNTDOWN),
+    "countdown-final-hard": Generated(listed=partial(problems.problems, "countdown-final-hard"), **_COUNTDOWN),
     "sums-train": Generated(drawn=sums.train_problem, levels=tuple(sums.LEVELS), preset="smollm2-135m-sums"),
     "sums-easy": Generated(listed=partial(sums.problems, "sums-easy", 1), preset="smollm2-135m-sums"),
     "sums": Generated(listed=partial(sums.problems, "sums", 2), preset="smollm2-135m-sums"),

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from r1v0.config import RewardConfig
-from r1v0.rewards import READINGS, REWARDS, check, combine, is_custom, is_isolated, load, names
-from r1v0.rewards.answers import Question, as_stated, states
-from r1v0.rewards.processes import Deliver, Processes
+from r1v0.tasks.grading.processes import Deliver, Processes
+from r1v0.tasks.math.answers import Question, as_stated, states
+from r1v0.tasks.rewards import READINGS, REWARDS, check, combine, is_custom, is_isolated, load, names
 from r1v0.types import Problem, Score
 
 CACHE_SIZE = 20_000

@@ -34,8 +34,8 @@ from typing import Any
 
 from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
-from r1v0.rewards import is_custom, names
-from r1v0.rewards.worker import HEADER, OUT_OF_MEMORY, frame
+from r1v0.tasks.grading.worker import HEADER, OUT_OF_MEMORY, frame
+from r1v0.tasks.rewards import is_custom, names
 
 DEATHS = 2
 KILLS = 6
@@ -145,7 +145,7 @@ class Processes:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "r1v0.rewards.worker", *limits, *map(_absolute, rewards)],
+                [sys.executable, "-P", "-m", "r1v0.tasks.grading.worker", *limits, *map(_absolute, rewards)],
                 stdin=theirs.fileno(),
                 stdout=2 if custom else subprocess.DEVNULL,
                 stderr=None if custom else subprocess.DEVNULL,
@@ -230,7 +230,7 @@ class Processes:
                 raise UserError(
                     f"{FAILED_STARTS} grading processes in a row ended before they were ready (exit code {worker.process.wait()}): "
                     f"reward.memory_mb is {self._config.memory_mb}, expected at least 256; raise it, or see what "
-                    f"`{shlex.quote(sys.executable)} -m r1v0.rewards.worker 2048 5 math </dev/null` says"
+                    f"`{shlex.quote(sys.executable)} -m r1v0.tasks.grading.worker 2048 5 math </dev/null` says"
                 )
         task = worker.task
         if task is None:
@@ -278,7 +278,7 @@ def environment() -> dict[str, str]:
     return {
         **kept,
         "HOME": tempfile.gettempdir(),
-        "PYTHONPATH": os.pathsep.join([*modules, str(Path(__file__).parents[2])]),
+        "PYTHONPATH": os.pathsep.join([*modules, str(Path(__file__).parents[3])]),
         "PYTHONUSERBASE": site.getuserbase(),
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": "1",

@@ -12,10 +12,10 @@ Every pattern's work is at most quadratic, on answers of at most `extract.MAX_AN
 import re
 from fractions import Fraction
 
-from r1v0.rewards import forms, units
-from r1v0.rewards.marks import unmarked
-from r1v0.rewards.tex import braced
-from r1v0.rewards.units import WRAPPER
+from r1v0.tasks.math import forms, units
+from r1v0.tasks.math.marks import unmarked
+from r1v0.tasks.math.tex import braced
+from r1v0.tasks.math.units import WRAPPER
 
 _TEXT = re.compile(WRAPPER + r"\{([^{}]*)\}")
 _NESTED = re.compile(WRAPPER + r"\{\s*(" + WRAPPER + r"\{[^{}]*\})\s*\}")

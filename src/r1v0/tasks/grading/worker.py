@@ -1,4 +1,4 @@
-"""A grading process: `python -P -m r1v0.rewards.worker MEMORY_MB TIMEOUT_S REWARD...`, started by `pool.Verifier`.
+"""A grading process: `python -P -m r1v0.tasks.grading.worker MEMORY_MB TIMEOUT_S REWARD...`, started by `pool.Verifier`.
 
 Decides: it reads one task, answers it, and reads the next, over the socket that is its standard input; a frame is four
 bytes of length and JSON in ASCII (no pickle; lone surrogates survive). It has no deadline of its own, being made to be
@@ -80,12 +80,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _prepare(rewards: list[str]) -> None:
-    from r1v0.rewards import function, is_custom
+    from r1v0.tasks.rewards import function, is_custom
 
     for name in filter(is_custom, rewards):
         function(name)
     if "math" in rewards:
-        from r1v0.rewards.symbolic import compare
+        from r1v0.tasks.math.symbolic import compare
 
         for gold, answer in WARM_UP:
             compare(gold, answer)
@@ -93,11 +93,11 @@ def _prepare(rewards: list[str]) -> None:
 
 def _answer(task: dict[str, Any]) -> dict[str, Any]:
     if "compare" in task:
-        from r1v0.rewards.symbolic import compare
+        from r1v0.tasks.math.symbolic import compare
 
         gold, answer = task["compare"]
         return dataclasses.asdict(compare(gold, answer, forms=task["forms"]))
-    from r1v0.rewards import function
+    from r1v0.tasks.rewards import function
 
     score = function(task["reward"])(Problem(**task["problem"]), task["text"], task["finished"])
     return {"score": dataclasses.asdict(score)}

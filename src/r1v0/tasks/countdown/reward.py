@@ -9,7 +9,7 @@ is written out, bounded in length and depth, and evaluates nothing but the arith
 import re
 from typing import NamedTuple
 
-from r1v0.data.countdown import VALUES, compute, parse_answer
+from r1v0.tasks.countdown.problems import VALUES, compute, parse_answer
 from r1v0.types import Problem, Score
 
 MAX_LENGTH = 200

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from r1v0.rewards.forms import flat
+from r1v0.tasks.math.forms import flat
 
 MOST = 60
 """At most this many residues of a family are compared."""

@@ -18,8 +18,9 @@ from typing import IO, Literal
 
 from r1v0.base import reading
 from r1v0.base.errors import UserError, reason
-from r1v0.data import csv_rows, gold
-from r1v0.data.source import ID_COLUMNS, LEVEL_COLUMN
+from r1v0.tasks.math import gold
+from r1v0.tasks.reading import csv_rows
+from r1v0.tasks.reading.source import ID_COLUMNS, LEVEL_COLUMN
 
 Row = dict[str, object] | str  # a text says what is wrong with the row
 MAX_ARRAY = 2 << 30

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from r1v0.rewards.forms import flat
+from r1v0.tasks.math.forms import flat
 
 Parse = Callable[[str], Any]
 
@@ -173,7 +173,7 @@ def _pieces(found: Any) -> list[tuple[Any, Any, bool, bool]] | None:
 
 
 def _same_number(left: Any, right: Any) -> bool:
-    from r1v0.rewards.values import apart
+    from r1v0.tasks.math.values import apart
 
     return left == right or (
         left.is_finite and right.is_finite and not apart(left, right) and bool((left - right).equals(0))

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from r1v0 import chat
 from r1v0.base.errors import UserError, unknown
 from r1v0.config import CHAT, PromptConfig
+from r1v0.tasks import chat
 from r1v0.types import Problem, Prompt
 
 _BOXED = "Please reason step by step, and put your final answer within \\boxed{}."

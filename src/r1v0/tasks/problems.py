@@ -20,9 +20,9 @@ from itertools import accumulate
 
 from r1v0.base import keys
 from r1v0.base.errors import UserError
-from r1v0.data import gold
-from r1v0.data.source import ID_COLUMNS, LEVEL_COLUMN, Columns
-from r1v0.data.tables import Table
+from r1v0.tasks.math import gold
+from r1v0.tasks.reading.source import ID_COLUMNS, LEVEL_COLUMN, Columns
+from r1v0.tasks.reading.tables import Table
 from r1v0.types import Problem
 
 TOLERATED = 0.01

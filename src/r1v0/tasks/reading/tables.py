@@ -16,7 +16,7 @@ from typing import Any
 
 from r1v0.base import hub as the_hub
 from r1v0.base.errors import UserError, reason
-from r1v0.data import json_rows
+from r1v0.tasks.reading import json_rows
 
 FORMATS = ("json", "parquet", "arrow", "csv")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?::[\w.-]+)?")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from r1v0.base.errors import UserError, unknown
-from r1v0.rewards import RewardFunction
+from r1v0.tasks.rewards import RewardFunction
 from r1v0.types import Problem, Score
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from r1v0.data import gold
+from r1v0.tasks.math import gold
 from r1v0.types import Problem
 
 ID_COLUMNS = ("unique_id", "id")

@@ -16,7 +16,7 @@ import random
 from dataclasses import replace
 
 from r1v0.base.keys import key
-from r1v0.data.countdown import VALUES, Candidate, Step, candidates, compute, draw, pick
+from r1v0.tasks.countdown.problems import VALUES, Candidate, Step, candidates, compute, draw, pick
 
 # One token each. <unk> stands for whatever a user types that is none of them.
 SPECIAL = ("<pad>", "<eos>", "<unk>")

@@ -15,10 +15,10 @@ len(text) + BOXES * MAX_ANSWER, whatever the text.
 
 import re
 
-from r1v0.rewards import boxes
-from r1v0.rewards.boxes import last_statement
-from r1v0.rewards.marks import unmarked
-from r1v0.rewards.numbers import GROUPED, mixed
+from r1v0.tasks.math import boxes
+from r1v0.tasks.math.boxes import last_statement
+from r1v0.tasks.math.marks import unmarked
+from r1v0.tasks.math.numbers import GROUPED, mixed
 
 MAX_ANSWER = boxes.MAX_ANSWER
 TAIL = 1000

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from r1v0.rewards import extract, latex
+from r1v0.tasks.math import extract, latex
 from r1v0.types import Problem, Score
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
@@ -47,7 +47,7 @@ def math(problem: Problem, text: str, finished: bool) -> Score:
     question = math_quick(problem, text, finished)
     if isinstance(question, Score):
         return question
-    from r1v0.rewards.symbolic import compare
+    from r1v0.tasks.math.symbolic import compare
 
     return question.verdict(compare(question.gold, question.answer).equal)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from r1v0.base import reading
 from r1v0.base.errors import UserError
-from r1v0.rewards.processes import environment
+from r1v0.tasks.grading.processes import environment
 
 TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 MAX_TEMPLATE = 1 << 20
@@ -106,7 +106,7 @@ def _rendered(
     seconds = TIME_S + len(chats) / 1000
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "r1v0.chat", str(int(seconds) + 1)],
+            [sys.executable, "-P", "-m", "r1v0.tasks.chat", str(int(seconds) + 1)],
             input=json.dumps(task).encode("ascii"),
             capture_output=True,
             env=environment(),

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from r1v0.rewards import families, latex, numbers, ranges, units, values
-from r1v0.rewards.extract import MAX_ANSWER
-from r1v0.rewards.forms import congruent, same_time
-from r1v0.rewards.letters import alike, pairs, spread
-from r1v0.rewards.values import EXACT_TOLERANCE, FLOAT_TOLERANCE
+from r1v0.tasks.math import families, latex, numbers, ranges, units, values
+from r1v0.tasks.math.extract import MAX_ANSWER
+from r1v0.tasks.math.forms import congruent, same_time
+from r1v0.tasks.math.letters import alike, pairs, spread
+from r1v0.tasks.math.values import EXACT_TOLERANCE, FLOAT_TOLERANCE
 
 __all__ = ["EXACT_TOLERANCE", "FLOAT_TOLERANCE", "Comparison", "compare"]
 

@@ -40,17 +40,17 @@ class Reward:
 
 
 REWARDS: dict[str, Reward] = {
-    "math": Reward("r1v0.rewards.answers:math", isolated=True, quick="r1v0.rewards.answers:math_quick"),
-    "gsm8k": Reward("r1v0.rewards.answers:gsm8k", form="#### %s"),
-    "countdown": Reward("r1v0.rewards.countdown:countdown"),
-    "format": Reward("r1v0.rewards.answers:format_tags", form="<think> So. </think> <answer> %s </answer>"),
-    "format_box": Reward("r1v0.rewards.answers:format_box"),
+    "math": Reward("r1v0.tasks.math.answers:math", isolated=True, quick="r1v0.tasks.math.answers:math_quick"),
+    "gsm8k": Reward("r1v0.tasks.math.answers:gsm8k", form="#### %s"),
+    "countdown": Reward("r1v0.tasks.countdown.reward:countdown"),
+    "format": Reward("r1v0.tasks.math.answers:format_tags", form="<think> So. </think> <answer> %s </answer>"),
+    "format_box": Reward("r1v0.tasks.math.answers:format_box"),
 }
 
 
 def stated(reward: str, answer: str) -> str:
     """A completion that states `answer` where the reward looks for it; as it stands, if it is one already."""
-    if reward in READINGS and load("r1v0.rewards.answers:states")(reward, answer):
+    if reward in READINGS and load("r1v0.tasks.math.answers:states")(reward, answer):
         return answer
     return (REWARDS[reward] if reward in REWARDS else Reward("")).form.replace("%s", answer)
 
@@ -108,7 +108,7 @@ def is_isolated(name: str) -> bool:
 def function(name: str) -> RewardFunction:
     """The function of a reward, by its name in `REWARDS` or as FILE.py:FUNCTION. Raises UserError."""
     if is_custom(name):
-        custom: RewardFunction = load("r1v0.rewards.custom:load")(name)
+        custom: RewardFunction = load("r1v0.tasks.grading.custom:load")(name)
         return custom
     if name not in REWARDS:
         raise unknown("reward", name, [*REWARDS, "FILE.py:FUNCTION"])

@@ -15,9 +15,9 @@ from typing import Any, TextIO
 from r1v0.base.command import typed
 from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
-from r1v0.rewards import extract, latex
-from r1v0.rewards.answers import math_gold
-from r1v0.rewards.pool import Verifier
+from r1v0.tasks.grading.pool import Verifier
+from r1v0.tasks.math import extract, latex
+from r1v0.tasks.math.answers import math_gold
 from r1v0.types import Problem, Score
 
 MAX_LINE = 16 << 20

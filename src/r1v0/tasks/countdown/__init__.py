@@ -1,0 +1,1 @@
+"""Countdown: problems, the corpus of the embedded base model, the reward."""

@@ -1,0 +1,1 @@
+"""Mathematics: gold answers, the answer that a text states, and whether the two are equal."""

@@ -1,0 +1,1 @@
+"""Datasets in files and on the hub: rows of text."""
