@@ -58,7 +58,7 @@ def kernels(bench: Bench, rows: list[Row]) -> None:
             if bench.dry:
                 out = plain_attention(q, keys.nan_to_num(), values.nan_to_num(), table, reach)
             else:
-                from r1v0.models import triton_decode
+                from r1v0.models.kernels import triton_decode
 
                 out = triton_decode.attention(q, keys, values, table, reach, splits)
             expected = plain_attention(
@@ -86,7 +86,7 @@ def _pool(
 
 
 def _store(bench: Bench, rows: list[Row]) -> None:
-    from r1v0.models import triton_decode
+    from r1v0.models.kernels import triton_decode
 
     keys, values = torch.zeros(2, 9, 64, 2, 128, device=bench.device, dtype=torch.bfloat16)
     k, v = torch.randn(2, 50, 4, 128, device=bench.device, dtype=torch.bfloat16)[:, :, 1:3]

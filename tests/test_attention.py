@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r1v0.models import attention, block_attention
+from r1v0.models import attention
 from r1v0.models.attention import adapt_varlen, packed
+from r1v0.models.kernels import block_attention
 
 pytestmark = pytest.mark.numeric
 

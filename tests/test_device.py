@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from r1v0 import device
 from r1v0.cli import main
 from r1v0.config import Config, parse, resolve
-from r1v0.device import choose_device, choose_sampling, peak_rss, set_threads, settled
+from r1v0.models import device
+from r1v0.models.device import choose_device, choose_sampling, peak_rss, set_threads, settled
 
 CPUINFO = Path("/proc/cpuinfo")
 FLAGS = set(CPUINFO.read_text().split()) if CPUINFO.exists() else set()
@@ -23,7 +23,7 @@ FLAGS = set(CPUINFO.read_text().split()) if CPUINFO.exists() else set()
 def test_a_process_does_not_start_with_its_parents_peak() -> None:
     held = b"\1" * (800 << 20)
     assert peak_rss() > len(held)
-    command = [sys.executable, "-c", "from r1v0.device import peak_rss; print(peak_rss())"]
+    command = [sys.executable, "-c", "from r1v0.models.device import peak_rss; print(peak_rss())"]
     child = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert 50 << 20 < child < len(held)
 
@@ -41,7 +41,7 @@ def test_the_number_of_threads_is_known_also_where_it_is_torchs_choice() -> None
 @pytest.mark.parametrize("limit", ["", "AVX2", "AVX512_CORE"])
 def test_bfloat16_is_native_where_the_processor_has_it_and_onednn_may_use_it(limit: str) -> None:
     """The processor's flags say what it has; under a limit oneDNN emulates bfloat16, as on a processor without it."""
-    command = [sys.executable, "-c", "from r1v0.device import *; print(bfloat16_is_native(), bfloat16_cost())"]
+    command = [sys.executable, "-c", "from r1v0.models.device import *; print(bfloat16_is_native(), bfloat16_cost())"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ONEDNN")}
     limits = {"ONEDNN_MAX_CPU_ISA": limit} if limit else {}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment | limits)

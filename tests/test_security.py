@@ -26,9 +26,9 @@ from r1v0.base.errors import UserError
 from r1v0.base.reading import read_json
 from r1v0.config import RewardConfig
 from r1v0.models import loading
+from r1v0.models.checks import parameter_count
 from r1v0.models.loading import TINY, load, save
 from r1v0.models.transformer import Transformer
-from r1v0.models.untrusted import parameter_count
 from r1v0.runs import runlog
 from r1v0.tasks.datasets import load_eval
 from r1v0.tasks.grading.pool import Verifier
@@ -65,8 +65,8 @@ ALLOWED = {
         "r1v0.tasks.grading.processes",
         "subprocess.Popen",
     ): "starts the grading processes: our own Python, a list of words",
-    ("r1v0.models.native", "subprocess.run"): "the C compiler on our own native.c: a list of words, no shell",
-    ("r1v0.models.native", "ctypes.CDLL"): "what it made, from a folder that only this process had",
+    ("r1v0.models.kernels.native", "subprocess.run"): "the C compiler on our own native.c: a list of words, no shell",
+    ("r1v0.models.kernels.native", "ctypes.CDLL"): "what it made, from a folder that only this process had",
     ("r1v0.report.progress", "ctypes.CDLL"): "malloc_trim of the C library: what drawing held goes back to the system",
     ("r1v0.tasks.grading.worker", "ctypes.CDLL"): "prctl of the C library: a grading process ends with the trainer",
     ("r1v0.tasks.rewards", "importlib.import_module"): "a module of the table REWARDS, never a name that a user gives",

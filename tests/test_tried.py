@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1v0.models import attention, block_attention, kv_cache, native, paged, transformer, tried
+from r1v0.models import attention, kv_cache, paged, transformer, tried
 from r1v0.models.attention import packed
 from r1v0.models.engine import CHECK_EVERY, Engine
 from r1v0.models.graphs import NAME, Buckets
+from r1v0.models.kernels import block_attention, native
 from r1v0.models.tried import difference, is_left_out, outcomes, works
 from r1v0.policies import try_operators
 from r1v0.sampler import generate
@@ -182,7 +183,9 @@ def test_a_gpu_whose_layer_kernels_fail_has_pytorchs(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(transformer, "_triton_trial", lambda *given: wrong_by(0)())
     found = transformer.fast_steps(*given)
     assert found is not None
-    assert [step.__module__ for step in found] == ["r1v0.models.transformer"] + ["r1v0.models.triton_layers"] * 2
+    assert [step.__module__ for step in found] == ["r1v0.models.transformer"] + [
+        "r1v0.models.kernels.triton_layers"
+    ] * 2
 
 
 def buckets_on_a_gpu(fault: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Buckets, Tensor]:

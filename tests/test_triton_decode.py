@@ -84,7 +84,7 @@ SHAPES = [
 def test_attention_is_that_of_the_reference(
     lengths: list[int], page: int, kv_heads: int, group: int, dim: int, splits: int
 ) -> None:
-    from r1v0.models.triton_decode import attention
+    from r1v0.models.kernels.triton_decode import attention
 
     keys, values, table, reach = pool_of(lengths, page, kv_heads, dim)
     q = queries(len(lengths), kv_heads * group, kv_heads, dim)
@@ -94,7 +94,7 @@ def test_attention_is_that_of_the_reference(
 
 def test_16_bits_are_summed_in_float32() -> None:
     """float16 stands for bfloat16, which the interpreter cannot multiply."""
-    from r1v0.models.triton_decode import attention
+    from r1v0.models.kernels.triton_decode import attention
 
     keys, values, table, lengths = pool_of([50, 7], 16, 1, 64, torch.float16)
     q = queries(2, 4, 1, 64, torch.float16)
@@ -105,7 +105,7 @@ def test_16_bits_are_summed_in_float32() -> None:
 
 
 def test_scores_of_any_size_stay_finite() -> None:
-    from r1v0.models.triton_decode import attention
+    from r1v0.models.kernels.triton_decode import attention
 
     keys, values, table, lengths = pool_of([40], 16, 1, 32)
     q = queries(1, 2, 1, 32) * 1e3
@@ -114,7 +114,7 @@ def test_scores_of_any_size_stay_finite() -> None:
 
 
 def test_a_dead_row_attends_one_cell_of_page_0() -> None:
-    from r1v0.models.triton_decode import attention
+    from r1v0.models.kernels.triton_decode import attention
 
     pool = torch.randn(2, 1, 16, 1, 32)
     out = attention(
@@ -124,7 +124,7 @@ def test_a_dead_row_attends_one_cell_of_page_0() -> None:
 
 
 def test_store_writes_the_named_cells_and_no_others() -> None:
-    from r1v0.models.triton_decode import store
+    from r1v0.models.kernels.triton_decode import store
 
     keys, values = torch.zeros(2, 3, 16, 3, 40)
     k, v = (torch.randn(4, 5, 40)[:, 1:4] for _ in range(2))
@@ -137,8 +137,9 @@ def test_store_writes_the_named_cells_and_no_others() -> None:
 
 def test_the_interpreted_kernels_sample_the_same_completions(monkeypatch: pytest.MonkeyPatch) -> None:
     """The paged cache with the kernels instead of its plain attention, through the whole sampler."""
-    from r1v0.models import paged, triton_decode
+    from r1v0.models import paged
     from r1v0.models.engine import Engine
+    from r1v0.models.kernels import triton_decode
     from r1v0.sampler import generate
     from tests.helpers import small_model
     from tests.test_sampler import requests, settings
@@ -197,7 +198,8 @@ for kernel in (kernels._split, kernels._reduce, kernels._store, layers._rotate, 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize(("heads", "dim"), [(3, 8), (14, 128), (5, 80)])
 def test_rotate_is_the_transformers_own_to_the_bit(heads: int, dim: int, dtype: torch.dtype) -> None:
-    from r1v0.models import transformer, triton_layers
+    from r1v0.models import transformer
+    from r1v0.models.kernels import triton_layers
 
     x = torch.randn(4, heads + 2, dim).to(dtype)[:, :heads]
     angles = torch.randn(4, 1, dim // 2)
@@ -208,7 +210,7 @@ def test_rotate_is_the_transformers_own_to_the_bit(heads: int, dim: int, dtype: 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("width", [1, 1024, 1500])
 def test_swiglu_is_silu_of_the_gate_times_up(width: int, dtype: torch.dtype) -> None:
-    from r1v0.models.triton_layers import swiglu
+    from r1v0.models.kernels.triton_layers import swiglu
 
     gate_up = torch.randn(3, 2 * width).to(dtype)
     gate, up = gate_up.chunk(2, dim=1)
@@ -220,7 +222,8 @@ def test_swiglu_is_silu_of_the_gate_times_up(width: int, dtype: torch.dtype) -> 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_what_a_gpu_tries_at_its_start_passes_here(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trials themselves (models/tried.py), in the interpreter; and they notice a kernel that is wrong."""
-    from r1v0.models import paged, transformer, triton_decode, triton_layers
+    from r1v0.models import paged, transformer
+    from r1v0.models.kernels import triton_decode, triton_layers
     from r1v0.models.tried import TOLERANCE, difference
 
     given = small_model().config, torch.device("cpu"), dtype

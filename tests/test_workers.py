@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from r1v0 import budget as budgets
-from r1v0 import workers
 from r1v0.base.errors import Interrupted, UserError
 from r1v0.batch import deal, make_updates, split
 from r1v0.budget import Budget
 from r1v0.config import VARIANTS, GrpoConfig, resolve
 from r1v0.logprobs import token_logprobs
 from r1v0.losses import policy_loss
+from r1v0.models import workers
 from r1v0.models.lora import Lora, add_adapters
 from r1v0.models.transformer import Transformer
 from r1v0.optimizer import Optimizer

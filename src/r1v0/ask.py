@@ -16,7 +16,7 @@ from typing import TextIO
 from r1v0.base.errors import UserError
 from r1v0.base.keys import key
 from r1v0.config import Config, RewardConfig
-from r1v0.device import choose_sampling, set_threads
+from r1v0.models.device import choose_sampling, set_threads
 from r1v0.models.loading import Policy, load, resolve_model
 from r1v0.rollout import reward_settings, sampling_settings
 from r1v0.sampler import Request, generate

@@ -24,8 +24,8 @@ from r1v0.logprobs import HEAD_BYTES
 from r1v0.models.families import ModelConfig
 from r1v0.models.memory import FIXED_BYTES, GIB, free_memory
 from r1v0.models.transformer import Transformer
+from r1v0.models.workers import FEWEST_TOKENS, add_gradients, gradient_bytes, side_by_side, twin, workers
 from r1v0.types import Batch
-from r1v0.workers import FEWEST_TOKENS, add_gradients, gradient_bytes, side_by_side, twin, workers
 
 CPU_TOKENS = 2048  # a worker's; as fast as any on a 2-core CPU: the activations of more tokens leave its caches
 MOST_TOKENS = 32_768  # more would not make a GPU's matrix products faster

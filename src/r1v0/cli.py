@@ -333,7 +333,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     asked, bfloat16 = settled.config, 1.0
     on_cpu = arguments.card is None and arguments.gpu_memory is None
     if on_cpu and {asked.compute.dtype, asked.sampling.dtype} & {"fastest", "bfloat16"}:
-        from r1v0 import device  # imports torch
+        from r1v0.models import device  # imports torch
 
         asked, bfloat16 = device.settled(asked), device.bfloat16_cost()
     plan = make_plan(asked, arguments.card, arguments.gpu_memory, arguments.length, bfloat16)

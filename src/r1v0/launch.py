@@ -15,7 +15,7 @@ from r1v0 import checkpoint, config, trainer
 from r1v0.base.command import typed
 from r1v0.base.errors import Interrupted, UserError
 from r1v0.base.lock import hold
-from r1v0.device import bfloat16_cost, device_name, set_threads
+from r1v0.models.device import bfloat16_cost, device_name, set_threads
 from r1v0.models.tried import outcomes
 from r1v0.plan import make_plan
 from r1v0.plan.cost import find_card

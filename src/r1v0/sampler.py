@@ -29,8 +29,8 @@ from r1v0.models.engine import Cache, Deck, Engine, close_deck, open_deck
 from r1v0.models.memory import PREFILL_TOKENS
 from r1v0.models.packing import packed_weights
 from r1v0.models.transformer import Transformer, compiled_steps
+from r1v0.models.workers import sampling_threads
 from r1v0.types import Completion, FinishReason
-from r1v0.workers import sampling_threads
 
 COMPACT_BELOW = 0.75  # share of rows alive under which the rest are moved together
 ADMIT_SHARE = 16  # slots are refilled when a 16th of them is free: a prefill costs about as much as a decoding step

@@ -24,13 +24,13 @@ from r1v0.batch import make_updates
 from r1v0.budget import Budget, first_budget, probe
 from r1v0.checkpoint import TrainerState, load_optimizer, load_state, prune, save_checkpoint
 from r1v0.config import Config
-from r1v0.device import choose_device, peak_memory_gb, set_threads, settled
 from r1v0.evaluate import Answer, answer_problems, gain, parse_answers, summarise
 from r1v0.gradable import FIRST, need_gradable
 from r1v0.guard import Unhealthy, respond, watch_of
 from r1v0.logprobs import token_logprobs
 from r1v0.losses import LossReadings, policy_loss
 from r1v0.metrics import PolicyReadings, UpdateReadings, policy_readings, rollout_records, step_row
+from r1v0.models.device import choose_device, peak_memory_gb, set_threads, settled
 from r1v0.models.loading import Policy, resolve_model
 from r1v0.models.transformer import Transformer
 from r1v0.optimizer import Optimizer, learning_rate

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from r1v0.device import peak_rss
+from r1v0.models.device import peak_rss
 
 # What a contender does: the tokens it made; with a clock's reading where not all of its time is to be counted.
 Run = Callable[[], int | tuple[int, dict[str, float]]]

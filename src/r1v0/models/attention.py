@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r1v0.models.block_attention import BlockAttention, Bucket, fits
+from r1v0.models.kernels.block_attention import BlockAttention, Bucket, fits
 from r1v0.models.tried import Pairs, works
 
 # (layer, q [T, heads, head_dim], k [T, kv_heads, head_dim], v like k) -> [T, heads, head_dim]

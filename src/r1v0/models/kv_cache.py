@@ -18,8 +18,8 @@ from torch import Tensor
 
 from r1v0.models.attention import Attend, prefilling
 from r1v0.models.families import ModelConfig
+from r1v0.models.kernels.native import Kernels, kernels
 from r1v0.models.memory import kv_bytes
-from r1v0.models.native import Kernels, kernels
 from r1v0.models.tried import Pairs, works
 
 NEVER = float("-inf")

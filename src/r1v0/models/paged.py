@@ -141,7 +141,7 @@ class PagedCache:
         cells = table.gather(1, (positions // size)[:, None]).squeeze(1).long() * size + positions % size
         if self.pool.device.type == "cpu":
             return self._plain(table, lengths, cells)
-        from r1v0.models import triton_decode
+        from r1v0.models.kernels import triton_decode
 
         splits = triton_decode.splits_for(rows, self.config.kv_heads, table.shape[1], self.pool.device)
 
@@ -203,7 +203,7 @@ def triton_works(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
 
 def _trial(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Pairs:
     """Three rows of one, two and three pages."""
-    from r1v0.models import triton_decode
+    from r1v0.models.kernels import triton_decode
 
     generator = torch.Generator().manual_seed(0)
     kv_heads, dim = config.kv_heads, config.head_dim

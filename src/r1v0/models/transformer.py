@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from r1v0.models.attention import Attend
 from r1v0.models.families import ModelConfig, inverse_frequencies
-from r1v0.models.native import Steps, kernels
+from r1v0.models.kernels.native import Steps, kernels
 from r1v0.models.packing import PackedLinear, multiply
 from r1v0.models.tried import Pairs, works
 
@@ -117,13 +117,13 @@ def fast_steps(config: ModelConfig, device: torch.device, dtype: torch.dtype) ->
     case = (config.heads, config.kv_heads, config.head_dim, config.intermediate, dtype)
     if not works("Triton's decoding steps", case, partial(_triton_trial, config, device, dtype)):
         return None
-    from r1v0.models import triton_layers
+    from r1v0.models.kernels import triton_layers
 
     return rms_norm, triton_layers.rotate, triton_layers.swiglu
 
 
 def _triton_trial(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Pairs:
-    from r1v0.models import triton_layers
+    from r1v0.models.kernels import triton_layers
 
     generator = torch.Generator().manual_seed(0)
     heads, dim = config.heads + 2 * config.kv_heads, config.head_dim

@@ -1,0 +1,1 @@
+"""Faster operations than PyTorch's own, each tried against it before it is used (models/tried.py)."""
