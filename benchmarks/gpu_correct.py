@@ -26,10 +26,10 @@ from r1v0.config import GrpoConfig
 from r1v0.logprobs import token_logprobs
 from r1v0.losses import k3, policy_loss
 from r1v0.models.attention import packed
-from r1v0.models.engine import Engine
-from r1v0.models.paged import plain_attention
 from r1v0.models.transformer import Transformer
-from r1v0.sampler import Request, SamplingSettings
+from r1v0.sampling.engine import Engine
+from r1v0.sampling.pages import plain_attention
+from r1v0.sampling.sampler import Request, SamplingSettings
 
 BFLOAT16_ERROR = 1e-2  # relative: operands are rounded by up to 4e-3
 

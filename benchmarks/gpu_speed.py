@@ -24,16 +24,16 @@ from benchmarks.gpu_tools import (
 
 from r1v0.batch import split
 from r1v0.config import GrpoConfig, OptimizerConfig, resolve
-from r1v0.draw import draw, uniform
 from r1v0.logprobs import token_logprobs
 from r1v0.losses import policy_loss
-from r1v0.models.engine import Engine, close_deck, open_deck
 from r1v0.models.families import ModelConfig
 from r1v0.models.memory import free_memory, kv_bytes, workspace_bytes
-from r1v0.models.paged import PAGE_SIZE, PagedCache
 from r1v0.models.transformer import Transformer
 from r1v0.optimizer import Optimizer
-from r1v0.sampler import LIVE, POSITION, SamplingSettings, _decode
+from r1v0.sampling.draw import draw, uniform
+from r1v0.sampling.engine import Engine, close_deck, open_deck
+from r1v0.sampling.pages import PAGE_SIZE, PagedCache
+from r1v0.sampling.sampler import LIVE, POSITION, SamplingSettings, _decode
 from r1v0.trainer import train_step
 from r1v0.types import Completion
 

@@ -14,11 +14,11 @@ import torch
 from r1v0.base.keys import key, unit
 from r1v0.batch import make_updates
 from r1v0.config import GrpoConfig
-from r1v0.models.engine import Engine
 from r1v0.models.families import ModelConfig
 from r1v0.models.loading import TINY, Policy, load
 from r1v0.models.transformer import Transformer, initialise
-from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.sampling.engine import Engine
+from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.types import Batch, Completion, Group, Problem, Prompt, Rollout, Score
 
 QWEN = ModelConfig(151_936, 1536, 8960, 28, 12, 2, 128, 1e-6, 1e6, 131_072, True, True, False)  # Qwen2.5-1.5B

@@ -20,7 +20,7 @@ from r1v0.base.errors import UserError
 from r1v0.config import resolve
 from r1v0.models.attention import packed
 from r1v0.models.loading import TINY, load
-from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.types import Score
 from tests.helpers import small_policy
 

@@ -15,7 +15,7 @@ from r1v0.bench.timing import interleaved
 from r1v0.cli import main
 from r1v0.models.families import parse_config
 from r1v0.plan.shapes import Shape
-from r1v0.sampler import generate
+from r1v0.sampling.sampler import generate
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,7 +5,7 @@ import math
 import torch
 
 from r1v0.base.keys import key, shuffled, unit
-from r1v0.draw import draw, uniform
+from r1v0.sampling.draw import draw, uniform
 
 
 def test_frequencies_of_draws_are_the_probabilities() -> None:

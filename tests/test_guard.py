@@ -18,14 +18,14 @@ from r1v0.base.keys import key
 from r1v0.batch import make_updates
 from r1v0.checkpoint import TrainerState, load_state
 from r1v0.config import Config, to_toml
-from r1v0.draw import draw
 from r1v0.logprobs import token_logprobs
 from r1v0.losses import policy_loss
 from r1v0.models.loading import load
 from r1v0.optimizer import Optimizer
 from r1v0.runs import health, runlog
 from r1v0.runs.runlog import Progress, read_evals, read_health, read_metrics
-from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.sampling.draw import draw
+from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.trainer import Run, prepare, train, train_step
 from r1v0.types import Batch, Completion
 from tests.helpers import EOS, VOCAB, Notes, newest, random_groups, small_model, small_policy

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from r1v0.models.families import ModelConfig
-from r1v0.models.kv_cache import SlotCache, attention_part
+from r1v0.sampling.slots import SlotCache, attention_part
 
 pytestmark = pytest.mark.numeric
 

@@ -20,7 +20,7 @@ from r1v0.models.loading import load, save
 from r1v0.models.lora import Lora, LoraLinear, adapters, add_adapters, without_adapters
 from r1v0.models.transformer import Transformer
 from r1v0.optimizer import Optimizer
-from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.types import Batch
 from tests.helpers import EOS, rollout, small_model
 from tests.test_models import hf_folder, ours_logits

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from r1v0 import measure, rollout, sampler
+from r1v0 import measure, rollout
 from r1v0.base.errors import Interrupted
 from r1v0.runs.runlog import Progress
 from r1v0.runs.settings import settle
+from r1v0.sampling import sampler
 from r1v0.tasks.datasets import load_eval
 from r1v0.types import Completion
 

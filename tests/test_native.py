@@ -14,7 +14,7 @@ from r1v0.models.families import ModelConfig
 from r1v0.models.kernels import native
 from r1v0.models.loading import TINY, load
 from r1v0.models.transformer import Transformer, compiled_steps, initialise
-from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.types import Completion
 
 pytestmark = pytest.mark.numeric

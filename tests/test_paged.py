@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from r1v0.base.errors import UserError
 from r1v0.base.keys import key
 from r1v0.config import OptimizerConfig
-from r1v0.models import engine as engines
-from r1v0.models.engine import Engine, open_deck
 from r1v0.models.families import ModelConfig
-from r1v0.models.graphs import Buckets, buckets
 from r1v0.models.memory import automatic_slots, free_memory, kv_bytes, pool_pages, workspace_bytes
-from r1v0.models.paged import PagedCache, plain_attention
 from r1v0.optimizer import Optimizer
-from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.sampling import engine as engines
+from r1v0.sampling.engine import Engine, open_deck
+from r1v0.sampling.graphs import Buckets, buckets
+from r1v0.sampling.pages import PagedCache, plain_attention
+from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from tests.helpers import EOS, VOCAB, small_model
 from tests.test_sampler import Samples, full_logprobs, requests, settings
 

@@ -15,7 +15,7 @@ from r1v0.base.errors import UserError
 from r1v0.models.attention import packed
 from r1v0.models.families import hf_tensors
 from r1v0.models.loading import TINY, load
-from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.tasks.countdown import problems as task
 from r1v0.tasks.countdown.corpus import VOCABULARY, document
 from r1v0.tasks.countdown.reward import countdown

@@ -24,7 +24,7 @@ from r1v0.rollout import (
     stop_candidates,
     verifiers,
 )
-from r1v0.sampler import Request, SamplingSettings
+from r1v0.sampling.sampler import Request, SamplingSettings
 from r1v0.tasks.datasets import Problems
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score

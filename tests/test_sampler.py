@@ -6,9 +6,9 @@ import torch
 from r1v0.base.keys import key
 from r1v0.models import attention
 from r1v0.models.attention import packed
-from r1v0.models.engine import Engine
 from r1v0.models.transformer import Transformer
-from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.sampling.engine import Engine
+from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.types import Completion
 from tests.helpers import EOS, VOCAB, small_model
 from tests.test_attention import varlen_2_13
@@ -146,7 +146,7 @@ def test_a_prefill_in_pieces_changes_no_token(
     model = small_model()
     asked = [Request(prompt, [key(0, "long", i, s) for s in range(3)]) for i, prompt in enumerate(LONG)]
     whole = sample(model, asked, settings(5, limit=30))
-    monkeypatch.setattr("r1v0.sampler.PREFILL_TOKENS", piece)
+    monkeypatch.setattr("r1v0.sampling.sampler.PREFILL_TOKENS", piece)
     found = {(i, s): completion for i, s, completion in generate(model, asked, settings(5, limit=30), engine=engine)}
     assert found.keys() == whole.keys()
     for (i, s), completion in found.items():
@@ -160,7 +160,7 @@ def test_sampling_may_be_stopped_between_the_pieces_of_a_prefill(
     engine: Engine | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A prompt of 200 tokens, of which 199 are prefilled, 30 at a time: seven pieces before the first token."""
-    monkeypatch.setattr("r1v0.sampler.PREFILL_TOKENS", 30)
+    monkeypatch.setattr("r1v0.sampling.sampler.PREFILL_TOKENS", 30)
     asked, polled, passes = [Request(LONG[2], [1, 2])], list[int](), list[int]()
     model = small_model()
     model.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))

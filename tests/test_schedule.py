@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1v0 import sampler
-from r1v0.models.engine import Cache, Engine
-from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.sampling import sampler
+from r1v0.sampling.engine import Cache, Engine
+from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from tests.helpers import EOS, small_model
 
 Trace = list[tuple[str, int]]

@@ -17,7 +17,7 @@ from r1v0.base.errors import UserError
 from r1v0.logprobs import token_logprobs
 from r1v0.models.attention import packed
 from r1v0.models.loading import Policy, load
-from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.tasks.datasets import load_eval
 from r1v0.tasks.prompts import make_prompt, render
 from r1v0.types import Batch, Completion, Problem

@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1v0.models import attention, kv_cache, paged, transformer, tried
+from r1v0.models import attention, transformer, tried
 from r1v0.models.attention import packed
-from r1v0.models.engine import CHECK_EVERY, Engine
-from r1v0.models.graphs import NAME, Buckets
 from r1v0.models.kernels import block_attention, native
 from r1v0.models.tried import difference, is_left_out, outcomes, works
 from r1v0.policies import try_operators
-from r1v0.sampler import generate
+from r1v0.sampling import pages, slots
+from r1v0.sampling.engine import CHECK_EVERY, Engine
+from r1v0.sampling.graphs import NAME, Buckets
+from r1v0.sampling.sampler import generate
 from tests.helpers import small_model, small_policy
 from tests.test_attention import PARENTS, assert_as_by_formula, cu_seqlens
 from tests.test_sampler import requests, settings
@@ -136,9 +137,9 @@ def test_without_the_fused_attention_sampling_is_the_same(fault: str, monkeypatc
     expected = {place[:2]: place[2] for place in generate(model, asked, chosen)}
     assert outcomes()["fused attention on a CPU (float32)"] == "used"
     monkeypatch.setattr(tried, "_works", {})
-    fused = kv_cache._fused_part
+    fused = slots._fused_part
     wrong = raises if fault == "raises" else lambda *given: [x * 1.01 for x in fused(*given)]
-    monkeypatch.setattr(kv_cache, "_fused_part", wrong)
+    monkeypatch.setattr(slots, "_fused_part", wrong)
     found = {place[:2]: place[2] for place in generate(model, asked, chosen)}
     assert outcomes()["fused attention on a CPU (float32)"].startswith("left out")
     for place, completion in expected.items():
@@ -158,7 +159,7 @@ def test_everything_a_run_uses_is_tried_before_it_begins(monkeypatch: pytest.Mon
 
 
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("r1v0.models.engine.has_triton", lambda: True)
+    monkeypatch.setattr("r1v0.sampling.engine.has_triton", lambda: True)
     monkeypatch.setattr(transformer, "has_triton", lambda: True)
     gpu = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
     return SimpleNamespace(norm=gpu, config=small_model().config)
@@ -166,11 +167,11 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_gpu_whose_paged_kernels_fail_has_slots_and_eager_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     model = on_a_gpu(monkeypatch)
-    monkeypatch.setattr(paged, "_trial", lambda *given: wrong_by(0.1)())
+    monkeypatch.setattr(pages, "_trial", lambda *given: wrong_by(0.1)())
     assert Engine.of(model) == Engine(paged=False, check_every=1, graphs=False)
     assert outcomes()["Triton's paged attention"].startswith("left out: its numbers are wrong by 1.0e-01")
     monkeypatch.setattr(tried, "_works", {})
-    monkeypatch.setattr(paged, "_trial", lambda *given: wrong_by(0)())
+    monkeypatch.setattr(pages, "_trial", lambda *given: wrong_by(0)())
     assert Engine.of(model) == Engine(paged=True, check_every=CHECK_EVERY, graphs=True)
 
 

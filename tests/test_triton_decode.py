@@ -137,10 +137,10 @@ def test_store_writes_the_named_cells_and_no_others() -> None:
 
 def test_the_interpreted_kernels_sample_the_same_completions(monkeypatch: pytest.MonkeyPatch) -> None:
     """The paged cache with the kernels instead of its plain attention, through the whole sampler."""
-    from r1v0.models import paged
-    from r1v0.models.engine import Engine
     from r1v0.models.kernels import triton_decode
-    from r1v0.sampler import generate
+    from r1v0.sampling import pages
+    from r1v0.sampling.engine import Engine
+    from r1v0.sampling.sampler import generate
     from tests.helpers import small_model
     from tests.test_sampler import requests, settings
 
@@ -152,7 +152,7 @@ def test_the_interpreted_kernels_sample_the_same_completions(monkeypatch: pytest
 
     model, asked, chosen = small_model(), requests(3, group=2), settings(4, limit=5)
     expected = {(i, s): c.token_ids for i, s, c in generate(model, asked, chosen)}
-    monkeypatch.setattr(paged, "plain_attention", kernel)
+    monkeypatch.setattr(pages, "plain_attention", kernel)
     engine = Engine(paged=True, check_every=2, graphs=True, pages=20, page_size=16)
     assert {(i, s): c.token_ids for i, s, c in generate(model, asked, chosen, engine=engine)} == expected
     assert used
@@ -222,17 +222,18 @@ def test_swiglu_is_silu_of_the_gate_times_up(width: int, dtype: torch.dtype) -> 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_what_a_gpu_tries_at_its_start_passes_here(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trials themselves (models/tried.py), in the interpreter; and they notice a kernel that is wrong."""
-    from r1v0.models import paged, transformer
+    from r1v0.models import transformer
     from r1v0.models.kernels import triton_decode, triton_layers
     from r1v0.models.tried import TOLERANCE, difference
+    from r1v0.sampling import pages
 
     given = small_model().config, torch.device("cpu"), dtype
-    for trial in (paged._trial, transformer._triton_trial):
+    for trial in (pages._trial, transformer._triton_trial):
         pairs = list(trial(*given))
         assert len(pairs) >= 2
         assert all(difference(fast, plain) <= TOLERANCE[dtype] for fast, plain in pairs)
     for module, name in ((triton_decode, "attention"), (triton_layers, "swiglu")):
         kernel = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, kernel=kernel: kernel(*args) * 1.1)
-    for trial in (paged._trial, transformer._triton_trial):
+    for trial in (pages._trial, transformer._triton_trial):
         assert any(difference(fast, plain) > TOLERANCE[dtype] for fast, plain in trial(*given))

@@ -19,7 +19,7 @@ from r1v0.logprobs import token_logprobs
 from r1v0.models.loading import Policy, load
 from r1v0.models.lora import Lora, add_adapters, without_adapters
 from r1v0.optimizer import Optimizer
-from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.sampling.sampler import Request, SamplingSettings, generate
 
 
 def trained_policy(

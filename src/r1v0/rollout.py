@@ -19,7 +19,7 @@ from r1v0.base.errors import Interrupted
 from r1v0.base.keys import key, unit
 from r1v0.config import Config, RewardConfig
 from r1v0.models.loading import Policy
-from r1v0.sampler import Request, SamplingSettings, generate
+from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.tasks.datasets import Problems, reward_of
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.tasks.prompts import make_prompts, make_stops

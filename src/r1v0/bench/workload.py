@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from r1v0.models.families import parse_config
 from r1v0.models.loading import Policy, load, resolve_model, write_weights
 from r1v0.models.transformer import Transformer, initialise
-from r1v0.sampler import Request, SamplingSettings
+from r1v0.sampling.sampler import Request, SamplingSettings
 from r1v0.tasks.datasets import load_eval
 from r1v0.tasks.prompts import make_prompt
 from r1v0.types import Problem, Prompt

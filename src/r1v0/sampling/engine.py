@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1v0.models.graphs import NAME, Buckets
-from r1v0.models.kv_cache import SlotCache
 from r1v0.models.memory import automatic_slots, free_memory, kv_bytes, pages_alone, pool_pages, require_room
-from r1v0.models.paged import PAGE_SIZE, PagedCache, triton_works
 from r1v0.models.transformer import Transformer, has_triton
 from r1v0.models.tried import is_left_out
+from r1v0.sampling.graphs import NAME, Buckets
+from r1v0.sampling.pages import PAGE_SIZE, PagedCache, triton_works
+from r1v0.sampling.slots import SlotCache
 
 CHECK_EVERY = 8  # a row's end is noticed 4 tokens late on average; each look costs the device a pause
 KEPT_SHARE = 1 / 20  # of the card's memory

@@ -24,12 +24,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from r1v0.draw import draw, uniform
-from r1v0.models.engine import Cache, Deck, Engine, close_deck, open_deck
 from r1v0.models.memory import PREFILL_TOKENS
 from r1v0.models.packing import packed_weights
 from r1v0.models.transformer import Transformer, compiled_steps
 from r1v0.models.workers import sampling_threads
+from r1v0.sampling.draw import draw, uniform
+from r1v0.sampling.engine import Cache, Deck, Engine, close_deck, open_deck
 from r1v0.types import Completion, FinishReason
 
 COMPACT_BELOW = 0.75  # share of rows alive under which the rest are moved together
