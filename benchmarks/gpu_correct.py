@@ -21,10 +21,10 @@ from benchmarks.gpu_tools import (
 )
 from torch import Tensor
 
-from r1v0.batch import split
 from r1v0.config import GrpoConfig
-from r1v0.logprobs import token_logprobs
-from r1v0.losses import k3, policy_loss
+from r1v0.grpo.batch import split
+from r1v0.grpo.logprobs import token_logprobs
+from r1v0.grpo.losses import k3, policy_loss
 from r1v0.models.attention import packed
 from r1v0.models.transformer import Transformer
 from r1v0.sampling.engine import Engine

@@ -22,14 +22,14 @@ from benchmarks.gpu_tools import (
     tiny,
 )
 
-from r1v0.batch import split
 from r1v0.config import GrpoConfig, OptimizerConfig, resolve
-from r1v0.logprobs import token_logprobs
-from r1v0.losses import policy_loss
+from r1v0.grpo.batch import split
+from r1v0.grpo.logprobs import token_logprobs
+from r1v0.grpo.losses import policy_loss
+from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.families import ModelConfig
 from r1v0.models.memory import free_memory, kv_bytes, workspace_bytes
 from r1v0.models.transformer import Transformer
-from r1v0.optimizer import Optimizer
 from r1v0.sampling.draw import draw, uniform
 from r1v0.sampling.engine import Engine, close_deck, open_deck
 from r1v0.sampling.pages import PAGE_SIZE, PagedCache

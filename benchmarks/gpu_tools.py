@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from r1v0.base.keys import key, unit
-from r1v0.batch import make_updates
 from r1v0.config import GrpoConfig
+from r1v0.grpo.batch import make_updates
 from r1v0.models.families import ModelConfig
 from r1v0.models.loading import TINY, Policy, load
 from r1v0.models.transformer import Transformer, initialise

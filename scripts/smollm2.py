@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from r1v0.base.errors import UserError
-from r1v0.logprobs import token_logprobs
+from r1v0.grpo.logprobs import token_logprobs
 from r1v0.models.loading import Policy, load
 from r1v0.types import Batch
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from r1v0.base.keys import key
 from r1v0.config import resolve
+from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.attention import packed
 from r1v0.models.families import ModelConfig
 from r1v0.models.transformer import Transformer, initialise
-from r1v0.optimizer import Optimizer
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.trainer import train_step
 from r1v0.types import Completion, Group

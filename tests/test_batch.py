@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1v0.batch import deal, make_updates, pack, split
 from r1v0.config import VARIANTS, GrpoConfig
-from r1v0.logprobs import token_logprobs
-from r1v0.losses import policy_loss
+from r1v0.grpo.batch import deal, make_updates, pack, split
+from r1v0.grpo.logprobs import token_logprobs
+from r1v0.grpo.losses import policy_loss
 from r1v0.models.transformer import Transformer
 from r1v0.types import Batch, Group
 from tests.helpers import group, random_groups, rollout, small_model

@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1v0 import budget as budgets
 from r1v0.base.errors import Interrupted, UserError
-from r1v0.batch import make_updates, split
-from r1v0.budget import Budget, first_budget, is_out_of_memory, longest_case, probe, token_bytes
 from r1v0.config import VARIANTS, GrpoConfig, resolve
-from r1v0.logprobs import HEAD_BYTES, token_logprobs
-from r1v0.losses import policy_loss
+from r1v0.grpo import budget as budgets
+from r1v0.grpo.batch import make_updates, split
+from r1v0.grpo.budget import Budget, first_budget, is_out_of_memory, longest_case, probe, token_bytes
+from r1v0.grpo.logprobs import HEAD_BYTES, token_logprobs
+from r1v0.grpo.losses import policy_loss
+from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.memory import FIXED_BYTES
 from r1v0.models.transformer import Transformer
-from r1v0.optimizer import Optimizer
 from r1v0.trainer import train_step
 from r1v0.types import Batch
 from tests.helpers import PlainSgd, assert_same_weights, random_groups, small_model, small_policy

@@ -23,9 +23,9 @@ from r1v0.checkpoint import (
     save_checkpoint,
 )
 from r1v0.config import Config, resolve, to_toml
+from r1v0.grpo.optimizer import Optimizer
 from r1v0.metrics import UpdateReadings
 from r1v0.models.loading import TINY, Policy, load, resolve_model
-from r1v0.optimizer import Optimizer
 from r1v0.pending import NAME, Pending, load_pending
 from r1v0.rollout import Collected
 from r1v0.runs import manifest

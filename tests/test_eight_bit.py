@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1v0 import eight_bit
 from r1v0.base.errors import UserError
-from r1v0.batch import pack
 from r1v0.config import OptimizerConfig
-from r1v0.logprobs import token_logprobs
+from r1v0.grpo import eight_bit
+from r1v0.grpo.batch import pack
+from r1v0.grpo.logprobs import token_logprobs
+from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.families import ModelConfig
 from r1v0.models.transformer import Transformer, initialise
-from r1v0.optimizer import Optimizer
 from tests.helpers import rollout
 
 pytestmark = pytest.mark.numeric

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from r1v0 import cli, guard
 from r1v0.base.errors import UserError
 from r1v0.base.keys import key
-from r1v0.batch import make_updates
 from r1v0.checkpoint import TrainerState, load_state
 from r1v0.config import Config, to_toml
-from r1v0.logprobs import token_logprobs
-from r1v0.losses import policy_loss
+from r1v0.grpo.batch import make_updates
+from r1v0.grpo.logprobs import token_logprobs
+from r1v0.grpo.losses import policy_loss
+from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.loading import load
-from r1v0.optimizer import Optimizer
 from r1v0.runs import health, runlog
 from r1v0.runs.runlog import Progress, read_evals, read_health, read_metrics
 from r1v0.sampling.draw import draw

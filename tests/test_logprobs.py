@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from r1v0 import logprobs
-from r1v0.batch import pack
-from r1v0.logprobs import ChunkedHead, head_slice, predictors, token_logprobs
+from r1v0.grpo import logprobs
+from r1v0.grpo.batch import pack
+from r1v0.grpo.logprobs import ChunkedHead, head_slice, predictors, token_logprobs
 from r1v0.models.attention import packed
 from tests.helpers import rollout, small_model
 

@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from r1v0.base.errors import UserError
-from r1v0.batch import pack
 from r1v0.config import OptimizerConfig
-from r1v0.logprobs import token_logprobs
+from r1v0.grpo.batch import pack
+from r1v0.grpo.logprobs import token_logprobs
+from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.attention import packed
 from r1v0.models.loading import load, save
 from r1v0.models.lora import Lora, LoraLinear, adapters, add_adapters, without_adapters
 from r1v0.models.transformer import Transformer
-from r1v0.optimizer import Optimizer
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.types import Batch
 from tests.helpers import EOS, rollout, small_model

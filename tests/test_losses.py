@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1v0.advantages import group_advantages
-from r1v0.batch import aggregation_weights, make_updates
 from r1v0.config import VARIANTS, GrpoConfig
-from r1v0.losses import k3, policy_loss
+from r1v0.grpo.advantages import group_advantages
+from r1v0.grpo.batch import aggregation_weights, make_updates
+from r1v0.grpo.losses import k3, policy_loss
 from r1v0.types import Batch
 from tests.helpers import group
 

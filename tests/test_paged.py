@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from r1v0.base.errors import UserError
 from r1v0.base.keys import key
 from r1v0.config import OptimizerConfig
+from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.families import ModelConfig
 from r1v0.models.memory import automatic_slots, free_memory, kv_bytes, pool_pages, workspace_bytes
-from r1v0.optimizer import Optimizer
 from r1v0.sampling import engine as engines
 from r1v0.sampling.engine import Engine, open_deck
 from r1v0.sampling.graphs import Buckets, buckets

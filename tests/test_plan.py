@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from r1v0 import budget, cli, config, logprobs, optimizer
+from r1v0 import cli, config
 from r1v0.cli import main
+from r1v0.grpo import budget, logprobs, optimizer
 from r1v0.models import memory as sampling_memory
 from r1v0.models import packing
 from r1v0.plan import ADAPTERS, EXACT, PROMPT, ROUNDED, make_plan, remedies

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1v0.base import keys
-from r1v0.batch import aggregation_weights, make_updates, pack, split
 from r1v0.config import GrpoConfig
-from r1v0.logprobs import token_logprobs
-from r1v0.losses import policy_loss
+from r1v0.grpo.batch import aggregation_weights, make_updates, pack, split
+from r1v0.grpo.logprobs import token_logprobs
+from r1v0.grpo.losses import policy_loss
 from r1v0.runs import runlog
 from r1v0.sampling.draw import uniform
 from r1v0.sampling.sampler import Request, SamplingSettings, generate

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from r1v0.base.errors import UserError
-from r1v0.logprobs import token_logprobs
+from r1v0.grpo.logprobs import token_logprobs
 from r1v0.models.attention import packed
 from r1v0.models.loading import Policy, load
 from r1v0.sampling.sampler import Request, SamplingSettings, generate

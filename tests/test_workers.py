@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1v0 import budget as budgets
 from r1v0.base.errors import Interrupted, UserError
-from r1v0.batch import deal, make_updates, split
-from r1v0.budget import Budget
 from r1v0.config import VARIANTS, GrpoConfig, resolve
-from r1v0.logprobs import token_logprobs
-from r1v0.losses import policy_loss
+from r1v0.grpo import budget as budgets
+from r1v0.grpo.batch import deal, make_updates, split
+from r1v0.grpo.budget import Budget
+from r1v0.grpo.logprobs import token_logprobs
+from r1v0.grpo.losses import policy_loss
+from r1v0.grpo.optimizer import Optimizer
 from r1v0.models import workers
 from r1v0.models.lora import Lora, add_adapters
 from r1v0.models.transformer import Transformer
-from r1v0.optimizer import Optimizer
 from r1v0.plan import memory as counted
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.trainer import train_step

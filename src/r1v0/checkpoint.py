@@ -27,8 +27,8 @@ from r1v0.base.errors import UserError
 from r1v0.base.reading import read_json
 from r1v0.base.writing import amount_of, flush, free_bytes, writing
 from r1v0.config import Config, parse, to_toml
+from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.loading import Policy, read_weights, save
-from r1v0.optimizer import Optimizer
 from r1v0.pending import Pending, write_pending
 from r1v0.runs.manifest import (
     OPTIMIZER,

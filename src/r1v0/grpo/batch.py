@@ -13,9 +13,9 @@ from itertools import accumulate, pairwise
 
 import torch
 
-from r1v0.advantages import group_advantages
 from r1v0.base.keys import key, shuffled
 from r1v0.config import GrpoConfig
+from r1v0.grpo.advantages import group_advantages
 from r1v0.types import Batch, Group, Rollout
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from r1v0.base.errors import UserError
 from r1v0.config import OptimizerConfig
-from r1v0.eight_bit import SMALLEST, EightBitAdamW
+from r1v0.grpo.eight_bit import SMALLEST, EightBitAdamW
 from r1v0.models.transformer import Transformer
 
 BUCKET = 1 << 26  # weights whose gradients are in float32 at the same time: 256 MiB, or one larger matrix

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from r1v0.base.errors import UserError
-from r1v0.batch import deal, split
 from r1v0.config import Config
-from r1v0.logprobs import HEAD_BYTES
+from r1v0.grpo.batch import deal, split
+from r1v0.grpo.logprobs import HEAD_BYTES
 from r1v0.models.families import ModelConfig
 from r1v0.models.memory import FIXED_BYTES, GIB, free_memory
 from r1v0.models.transformer import Transformer

@@ -1,0 +1,1 @@
+"""The algorithm: advantages, batches, losses, logprobs, the optimizer."""
