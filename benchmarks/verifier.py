@@ -21,7 +21,7 @@ from pathlib import Path
 
 from r1v0.config import Config, RewardConfig
 from r1v0.models.loading import Policy, load, resolve_model
-from r1v0.rollout import sample_groups, sampling_settings
+from r1v0.rollouts.collect import sample_groups, sampling_settings
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.tasks.math import extract
 from r1v0.tasks.math.symbolic import compare

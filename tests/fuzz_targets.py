@@ -21,10 +21,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from r1v0 import config, evaluate, measure
+from r1v0 import config, measure
 from r1v0.base.errors import UserError
 from r1v0.models.families import FAMILIES, parse_config
 from r1v0.report import series
+from r1v0.rollouts import evaluate
 from r1v0.runs import runlog
 from r1v0.tasks import problems
 from r1v0.tasks.countdown import reward

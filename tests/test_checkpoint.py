@@ -27,7 +27,7 @@ from r1v0.grpo.optimizer import Optimizer
 from r1v0.metrics import UpdateReadings
 from r1v0.models.loading import TINY, Policy, load, resolve_model
 from r1v0.pending import NAME, Pending, load_pending
-from r1v0.rollout import Collected
+from r1v0.rollouts.collect import Collected
 from r1v0.runs import manifest
 from r1v0.runs.manifest import MANIFEST, checkpoint_name, checkpoints_in, damage, newest_whole, place
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from r1v0 import gradable
 from r1v0.base.errors import UserError
 from r1v0.cli import main
 from r1v0.config import RewardConfig
+from r1v0.rollouts import gradable
 from r1v0.tasks.countdown import problems
 from r1v0.tasks.datasets import DATASETS, load_eval
 from r1v0.tasks.reading.source import Generated

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from r1v0 import measure, rollout
+from r1v0 import measure
 from r1v0.base.errors import Interrupted
+from r1v0.rollouts import collect
 from r1v0.runs.runlog import Progress
 from r1v0.runs.settings import settle
 from r1v0.sampling import sampler
@@ -94,7 +95,7 @@ def test_a_stopped_evaluation_keeps_every_answer_that_has_ended(
         yield check
 
     with monkeypatch.context() as patch:
-        patch.setattr(rollout, "generate", counted)
+        patch.setattr(collect, "generate", counted)
         patch.setattr(measure, "stoppable", stopping)
         with pytest.raises(Interrupted):
             evaluate(out)

@@ -16,7 +16,7 @@ from r1v0.config import Config, presets, resolve, to_toml
 from r1v0.models.families import parse_config
 from r1v0.models.loading import write_weights
 from r1v0.models.transformer import Transformer, initialise
-from r1v0.rollout import reward_settings
+from r1v0.rollouts.collect import reward_settings
 from r1v0.runs.runlog import Progress, create, read_evals, read_metrics
 from r1v0.tasks.datasets import DATASETS, eval_name, reward_of
 from r1v0.tasks.prompts import words_of

@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from r1v0 import checkpoint, evaluate, trainer
+from r1v0 import checkpoint, trainer
 from r1v0.base.errors import Interrupted
 from r1v0.config import Config, resolve, to_toml
+from r1v0.rollouts import evaluate
 from r1v0.runs import manifest, runlog
 from r1v0.runs.manifest import checkpoints_in, newest_whole
 from r1v0.runs.runlog import Progress, read_evals, read_metrics

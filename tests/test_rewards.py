@@ -10,9 +10,9 @@ import pytest
 
 from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
-from r1v0.evaluate import Answer, summarise
 from r1v0.report.status import other_reading
 from r1v0.report.table import evaluation_table
+from r1v0.rollouts.evaluate import Answer, summarise
 from r1v0.tasks.grading import custom
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.tasks.rewards import REWARDS, check, combine, function, score

@@ -7,12 +7,12 @@ from typing import Any, cast
 import pytest
 from tokenizers import Tokenizer, models
 
-from r1v0 import rollout as rollouts
 from r1v0.base.errors import Interrupted
 from r1v0.base.keys import key
 from r1v0.config import Config, resolve
 from r1v0.models.loading import TINY, Policy, load
-from r1v0.rollout import (
+from r1v0.rollouts import collect as rollouts
+from r1v0.rollouts.collect import (
     coin_rewards,
     collect,
     ends_with_stop,

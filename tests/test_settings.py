@@ -15,7 +15,7 @@ from r1v0.base.errors import UserError
 from r1v0.cli import main
 from r1v0.config import Config, resolve, to_toml
 from r1v0.models.loading import TINY
-from r1v0.rollout import reward_settings
+from r1v0.rollouts.collect import reward_settings
 from r1v0.runs.settings import Settled, asked, resumed, settle
 
 SMALL = ["steps=1", "grpo.groups=2", "grpo.group_size=2", "sampling.max_new_tokens=8", "eval.on=[]", "threads=1"]

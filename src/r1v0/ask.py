@@ -18,7 +18,7 @@ from r1v0.base.keys import key
 from r1v0.config import Config, RewardConfig
 from r1v0.models.device import choose_sampling, set_threads
 from r1v0.models.loading import Policy, load, resolve_model
-from r1v0.rollout import reward_settings, sampling_settings
+from r1v0.rollouts.collect import reward_settings, sampling_settings
 from r1v0.sampling.sampler import Request, generate
 from r1v0.tasks.countdown.problems import answer_in
 from r1v0.tasks.datasets import at_hand, eval_name

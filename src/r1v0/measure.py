@@ -23,12 +23,12 @@ from r1v0.base.interrupts import stoppable
 from r1v0.base.reading import read_json
 from r1v0.base.writing import append_whole, write_atomic, writing
 from r1v0.config import with_template
-from r1v0.evaluate import Answer, answer_problems, gain, parse_answer, summarise
-from r1v0.gradable import need_gradable
 from r1v0.models.device import choose_sampling, set_threads
 from r1v0.models.device import settled as on_this_device
 from r1v0.models.loading import load, resolve_model
-from r1v0.rollout import past_positions, reward_settings, verifiers
+from r1v0.rollouts.collect import past_positions, reward_settings, verifiers
+from r1v0.rollouts.evaluate import Answer, answer_problems, gain, parse_answer, summarise
+from r1v0.rollouts.gradable import need_gradable
 from r1v0.runs import runlog
 from r1v0.runs.runlog import Progress
 from r1v0.runs.settings import Asked, Settled, asked

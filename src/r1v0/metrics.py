@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1v0.base.stats import mean
-from r1v0.reflection import reflects
+from r1v0.rollouts.reflection import reflects
 from r1v0.types import Group
 
 

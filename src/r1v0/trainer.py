@@ -22,8 +22,6 @@ from r1v0.base.keys import key
 from r1v0.base.stats import mean
 from r1v0.checkpoint import TrainerState, load_optimizer, load_state, prune, save_checkpoint
 from r1v0.config import Config
-from r1v0.evaluate import Answer, answer_problems, gain, parse_answers, summarise
-from r1v0.gradable import FIRST, need_gradable
 from r1v0.grpo.batch import make_updates
 from r1v0.grpo.budget import Budget, first_budget, probe
 from r1v0.grpo.logprobs import token_logprobs
@@ -36,7 +34,9 @@ from r1v0.models.loading import Policy, resolve_model
 from r1v0.models.transformer import Transformer
 from r1v0.pending import Pending, load_pending
 from r1v0.policies import fresh, reference_policy, sampling_policy, trained_policy, try_operators
-from r1v0.rollout import collect, past_positions, reward_settings, verifiers
+from r1v0.rollouts.collect import collect, past_positions, reward_settings, verifiers
+from r1v0.rollouts.evaluate import Answer, answer_problems, gain, parse_answers, summarise
+from r1v0.rollouts.gradable import FIRST, need_gradable
 from r1v0.runs.health import Watch
 from r1v0.runs.manifest import checkpoint_name, to_stderr
 from r1v0.runs.runlog import Progress, RunLog, read_answers, read_evals

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
-from r1v0.rollout import verifiers
+from r1v0.rollouts.collect import verifiers
 from r1v0.tasks.countdown import problems
 from r1v0.tasks.datasets import reward_of
 from r1v0.tasks.grading.pool import Verifier

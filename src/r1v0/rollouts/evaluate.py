@@ -15,8 +15,8 @@ from r1v0.base.keys import key
 from r1v0.base.stats import accuracy_interval, majority_correct, mean, paired_difference, pass_at_k, powers_up_to
 from r1v0.config import Config
 from r1v0.models.loading import Policy
-from r1v0.reflection import reflects
-from r1v0.rollout import sample_rollouts, sampling_settings
+from r1v0.rollouts.collect import sample_rollouts, sampling_settings
+from r1v0.rollouts.reflection import reflects
 from r1v0.runs.runlog import Progress
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.tasks.prompts import make_prompts

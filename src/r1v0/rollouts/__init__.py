@@ -1,0 +1,1 @@
+"""Problems become graded groups of completions, for training and for evaluation."""
