@@ -34,7 +34,7 @@ from r1v0.sampling.draw import draw, uniform
 from r1v0.sampling.engine import Engine, close_deck, open_deck
 from r1v0.sampling.pages import PAGE_SIZE, PagedCache
 from r1v0.sampling.sampler import LIVE, POSITION, SamplingSettings, _decode
-from r1v0.trainer import train_step
+from r1v0.trainer.loop import train_step
 from r1v0.types import Completion
 
 GIB = 1 << 30

@@ -24,7 +24,7 @@ from r1v0.bench.timing import Run, current_rss, interleaved
 from r1v0.bench.workload import Work, random_work, requests
 from r1v0.models.device import peak_rss
 from r1v0.sampling.sampler import SamplingSettings, generate
-from r1v0.trainer import train_step
+from r1v0.trainer.loop import train_step
 from r1v0.types import Problem, Prompt
 
 ROWS = 16

@@ -27,7 +27,7 @@ from r1v0.grpo.batch import pack, split
 from r1v0.grpo.logprobs import ChunkedHead, token_logprobs
 from r1v0.grpo.losses import policy_loss
 from r1v0.models.device import peak_rss
-from r1v0.trainer import train_step
+from r1v0.trainer.loop import train_step
 from r1v0.types import Batch, Completion, Group, Problem, Prompt, Rollout, Score
 
 BUDGET = 4096

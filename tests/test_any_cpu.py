@@ -13,7 +13,7 @@ from r1v0.models.attention import packed
 from r1v0.models.families import ModelConfig
 from r1v0.models.transformer import Transformer, initialise
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
-from r1v0.trainer import train_step
+from r1v0.trainer.loop import train_step
 from r1v0.types import Completion, Group
 from tests.helpers import rollout, small_policy
 

@@ -14,7 +14,7 @@ from r1v0.grpo.losses import policy_loss
 from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.memory import FIXED_BYTES
 from r1v0.models.transformer import Transformer
-from r1v0.trainer import train_step
+from r1v0.trainer.loop import train_step
 from r1v0.types import Batch
 from tests.helpers import PlainSgd, assert_same_weights, random_groups, small_model, small_policy
 

@@ -11,9 +11,15 @@ from typing import Any, NoReturn
 import pytest
 import torch
 
-from r1v0 import checkpoint as checkpoints
 from r1v0.base.errors import UserError
-from r1v0.checkpoint import (
+from r1v0.config import Config, resolve, to_toml
+from r1v0.grpo.optimizer import Optimizer
+from r1v0.models.loading import TINY, Policy, load, resolve_model
+from r1v0.rollouts.collect import Collected
+from r1v0.runs import manifest
+from r1v0.runs.manifest import MANIFEST, checkpoint_name, checkpoints_in, damage, newest_whole, place
+from r1v0.trainer import checkpoint as checkpoints
+from r1v0.trainer.checkpoint import (
     TrainerState,
     best_checkpoint,
     load_config,
@@ -22,14 +28,8 @@ from r1v0.checkpoint import (
     restore,
     save_checkpoint,
 )
-from r1v0.config import Config, resolve, to_toml
-from r1v0.grpo.optimizer import Optimizer
-from r1v0.metrics import UpdateReadings
-from r1v0.models.loading import TINY, Policy, load, resolve_model
-from r1v0.pending import NAME, Pending, load_pending
-from r1v0.rollouts.collect import Collected
-from r1v0.runs import manifest
-from r1v0.runs.manifest import MANIFEST, checkpoint_name, checkpoints_in, damage, newest_whole, place
+from r1v0.trainer.half_step import NAME, Pending, load_pending
+from r1v0.trainer.metrics import UpdateReadings
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
 from tests.helpers import newest
 

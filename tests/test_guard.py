@@ -12,10 +12,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from r1v0 import cli, guard
+from r1v0 import cli
 from r1v0.base.errors import UserError
 from r1v0.base.keys import key
-from r1v0.checkpoint import TrainerState, load_state
 from r1v0.config import Config, to_toml
 from r1v0.grpo.batch import make_updates
 from r1v0.grpo.logprobs import token_logprobs
@@ -26,7 +25,9 @@ from r1v0.runs import health, runlog
 from r1v0.runs.runlog import Progress, read_evals, read_health, read_metrics
 from r1v0.sampling.draw import draw
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
-from r1v0.trainer import Run, prepare, train, train_step
+from r1v0.trainer import recovery
+from r1v0.trainer.checkpoint import TrainerState, load_state
+from r1v0.trainer.loop import Run, prepare, train, train_step
 from r1v0.types import Batch, Completion
 from tests.helpers import EOS, VOCAB, Notes, newest, random_groups, small_model, small_policy
 from tests.test_trainer import assert_same_run, go_on, small_config, start
@@ -157,7 +158,7 @@ def test_too_many_rollbacks_end_the_run(alarm_at: list[int], tmp_path: Path) -> 
     out = tmp_path / "run"
     config = quick_config(*ROLLBACK, "steps=20")
     run = prepare(config)
-    with pytest.raises(guard.Unhealthy, match="after 2 rollbacks"):
+    with pytest.raises(recovery.Unhealthy, match="after 2 rollbacks"):
         train(run, runlog.create(out, to_toml(config), {}), Progress())
     assert [(row["step"], row["action"]) for row in read_health(out)] == [(3, "rollback"), (6, "rollback"), (8, "stop")]
     assert load_state(newest(out)) == TrainerState(step=8, cursor=16, lr_scale=0.0625, rollbacks=2)
@@ -244,7 +245,7 @@ def test_a_model_that_breaks_is_noticed_saved_and_stopped(tmp_path: Path) -> Non
     config = quick_config("steps=9", "checkpoint_every=100", "eval.on=[]", "health.max_skipped=2")
     run, out, notes = prepare(config), tmp_path / "run", Notes()
     break_weights(run)
-    with pytest.raises(guard.Unhealthy) as error:
+    with pytest.raises(recovery.Unhealthy) as error:
         train(run, runlog.create(out, to_toml(config), {}), notes)
     assert "stopped after step 2 (health.max_skipped is 2)" in str(error.value)
     assert "not finite in 2 steps in a row" in str(error.value)
@@ -262,7 +263,7 @@ def test_the_saved_batch_reproduces_the_failure(tmp_path: Path) -> None:
     config = quick_config("steps=9", "checkpoint_every=100", "eval.on=[]", "health.max_skipped=1", "grpo.sparse=false")
     run, out = prepare(config), tmp_path / "run"
     break_weights(run)
-    with pytest.raises(guard.Unhealthy):
+    with pytest.raises(recovery.Unhealthy):
         train(run, runlog.create(out, to_toml(config), {}), Progress())
     saved = out / "not-finite" / "step-00001"
     tensors = load_file(saved / "batch.safetensors")
@@ -277,7 +278,7 @@ def test_the_saved_batch_reproduces_the_failure(tmp_path: Path) -> None:
 
 def test_the_saved_batch_is_the_batch(tmp_path: Path) -> None:
     config, groups = quick_config("grpo.minibatches=2"), random_groups(2)
-    saved = guard.save_batch(tmp_path, 7, groups, config)
+    saved = recovery.save_batch(tmp_path, 7, groups, config)
     tensors = load_file(saved / "batch.safetensors")
     updates = make_updates(groups, config.grpo, config.sampling.max_new_tokens, key(config.seed, "updates", 7))
     assert {name.partition("/")[0] for name in tensors} == {"0", "1"}
@@ -290,10 +291,10 @@ def test_skipped_steps_count_over_a_stop_and_a_resume(tmp_path: Path) -> None:
     config = quick_config("steps=9", "checkpoint_every=1", "eval.on=[]", "health.max_skipped=3")
     run, out = prepare(config), tmp_path / "run"
     break_weights(run)
-    with pytest.raises(guard.Unhealthy, match="after step 3"):
+    with pytest.raises(recovery.Unhealthy, match="after step 3"):
         train(run, runlog.create(out, to_toml(config), {}), Progress())
     (out / "checkpoints" / "step-00003").rename(tmp_path / "gone")
-    with pytest.raises(guard.Unhealthy, match="after step 3"):
+    with pytest.raises(recovery.Unhealthy, match="after step 3"):
         go_on(out)
     assert [row["step"] for row in read_health(out)] == [1, 3]
 
@@ -329,6 +330,6 @@ def test_a_full_disk_under_the_saved_batch_is_one_line(
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(guard, full, fail)
+    monkeypatch.setattr(recovery, full, fail)
     with pytest.raises(UserError, match=r"cannot be written .* are free there"):
-        guard.save_batch(tmp_path, 3, random_groups(0), Config())
+        recovery.save_batch(tmp_path, 3, random_groups(0), Config())

@@ -258,7 +258,7 @@ CALL = "from r1v0.cli import main\ntry:\n    main({})\nexcept SystemExit:\n    p
     "code",
     [
         "import r1v0",
-        "import r1v0.config, r1v0.types, r1v0.runs.runlog, r1v0.tasks.datasets, r1v0.tasks.rewards, r1v0.tasks.prompts, r1v0.metrics",
+        "import r1v0.config, r1v0.types, r1v0.runs.runlog, r1v0.tasks.datasets, r1v0.tasks.rewards, r1v0.tasks.prompts, r1v0.trainer.metrics",
         "import r1v0.cli",
         CALL.format(["--help"]),
         CALL.format(["train", "--help"]),

@@ -3,8 +3,8 @@
 import math
 from dataclasses import asdict
 
-from r1v0.metrics import PolicyReadings, step_row
 from r1v0.rollouts.evaluate import Answer, summarise
+from r1v0.trainer.metrics import PolicyReadings, step_row
 from r1v0.types import Completion, FinishReason, Group, Problem, Prompt, Rollout, Score
 
 ANSWERS: list[tuple[int, FinishReason, bool]] = [

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from r1v0.base.errors import UserError
-from r1v0.checkpoint import restore
 from r1v0.config import resolve
 from r1v0.models.loading import TINY, load
-from r1v0.policies import fresh, reference_policy, sampling_policy, trained_policy
 from r1v0.runs.runlog import read_metrics
-from r1v0.trainer import prepare
+from r1v0.trainer.checkpoint import restore
+from r1v0.trainer.loop import prepare
+from r1v0.trainer.policies import fresh, reference_policy, sampling_policy, trained_policy
 from tests.helpers import newest
 from tests.test_trainer import assert_same_run, go_on, small_config, start
 

@@ -22,7 +22,7 @@ from r1v0.tasks.datasets import DATASETS, eval_name, reward_of
 from r1v0.tasks.prompts import words_of
 from r1v0.tasks.reading.source import Generated, Source
 from r1v0.tasks.rewards import check as check_reward
-from r1v0.trainer import prepare, train
+from r1v0.trainer.loop import prepare, train
 from tests.test_data import jsonl, own_cache  # noqa: F401 (a fixture)
 
 MODELS = {  # the presets of this file's own, and their models

@@ -20,7 +20,6 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from r1v0.base.errors import UserError
-from r1v0.metrics import PolicyReadings, step_row
 from r1v0.report import (
     compute,
     figures,
@@ -32,6 +31,7 @@ from r1v0.report import (
 from r1v0.report.series import Curve, aggregate, datasets, load, smooth, smoothing_width
 from r1v0.rollouts.evaluate import Gain
 from r1v0.runs.health import WATCHERS, Alarm
+from r1v0.trainer.metrics import PolicyReadings, step_row
 from r1v0.types import Completion, EvalResult, Group, Problem, Prompt, Rollout, Score
 from tests.run_folders import evals, evals_row, metrics_row, write_run
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from r1v0 import checkpoint, trainer
 from r1v0.base.errors import Interrupted
 from r1v0.config import Config, resolve, to_toml
 from r1v0.rollouts import evaluate
 from r1v0.runs import manifest, runlog
 from r1v0.runs.manifest import checkpoints_in, newest_whole
 from r1v0.runs.runlog import Progress, read_evals, read_metrics
+from r1v0.trainer import checkpoint, loop
 
 SMALL = [
     "steps=4",
@@ -76,7 +76,7 @@ def begin(
     """Start the run or go on with it, as the command line does, up to `stop`. `asked` counts who could have been it."""
     asked = Counter() if asked is None else asked
     found = newest_whole(folder) if folder.exists() else None
-    run = trainer.prepare(config, found)
+    run = loop.prepare(config, found)
     log = (
         runlog.resume(folder, to_toml(config), run.state.step, {})
         if folder.exists()
@@ -96,8 +96,8 @@ def begin(
 
         yield check
 
-    monkeypatch.setattr(trainer, "stoppable", stopping)
-    return trainer.train(run, log, Progress())
+    monkeypatch.setattr(loop, "stoppable", stopping)
+    return loop.train(run, log, Progress())
 
 
 def timeless(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -165,9 +165,9 @@ KILLS = [
     (runlog.RunLog, "append_metrics", 1, True),
     (runlog.RunLog, "write_rollouts", 1, True),
     (runlog.RunLog, "write_rollouts", 2, False),
-    (trainer, "save_checkpoint", 1, False),
-    (trainer, "save_checkpoint", 1, True),
-    (trainer, "prune", 1, True),
+    (loop, "save_checkpoint", 1, False),
+    (loop, "save_checkpoint", 1, True),
+    (loop, "prune", 1, True),
     (runlog.RunLog, "append_metrics", 2, True),
     (checkpoint, "seal", 1, False),
     (checkpoint, "seal", 1, True),
@@ -225,7 +225,7 @@ def test_answers_of_a_stopped_evaluation_are_not_sampled_again(tmp_path: Path, m
         known.append(len(arguments[7]))
         return answer_problems(*arguments)
 
-    monkeypatch.setattr(trainer, "answer_problems", counted)
+    monkeypatch.setattr(loop, "answer_problems", counted)
     begin(config, part, monkeypatch)
     assert sum(known) == ended
     assert not kept.exists()

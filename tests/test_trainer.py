@@ -19,7 +19,7 @@ from r1v0.models.attention import packed
 from r1v0.models.loading import load
 from r1v0.runs import runlog
 from r1v0.runs.runlog import Progress, read_evals, read_metrics
-from r1v0.trainer import prepare, train, train_step
+from r1v0.trainer.loop import prepare, train, train_step
 from tests.helpers import Notes, PlainSgd, assert_same_weights, newest, random_groups, small_policy
 
 SMALL = [

@@ -15,11 +15,11 @@ from r1v0.models import attention, transformer, tried
 from r1v0.models.attention import packed
 from r1v0.models.kernels import block_attention, native
 from r1v0.models.tried import difference, is_left_out, outcomes, works
-from r1v0.policies import try_operators
 from r1v0.sampling import pages, slots
 from r1v0.sampling.engine import CHECK_EVERY, Engine
 from r1v0.sampling.graphs import NAME, Buckets
 from r1v0.sampling.sampler import generate
+from r1v0.trainer.policies import try_operators
 from tests.helpers import small_model, small_policy
 from tests.test_attention import PARENTS, assert_as_by_formula, cu_seqlens
 from tests.test_sampler import requests, settings

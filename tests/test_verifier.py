@@ -66,7 +66,7 @@ MINE = textwrap.dedent(
             return True
         if text == "world":
             limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_CORE)]
-            heavy = [name for name in ("torch", "transformers", "r1v0.trainer", "sympy", "pickle") if name in sys.modules]
+            heavy = [name for name in ("torch", "transformers", "r1v0.trainer.loop", "sympy", "pickle") if name in sys.modules]
             alone = os.getsid(0) == os.getpid() and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
             return Score(1.0, True, extracted=json.dumps([dict(os.environ), limits, heavy, alone, sys.path[0]]))
         if text.startswith("slow "):

@@ -21,7 +21,7 @@ from r1v0.models.lora import Lora, add_adapters
 from r1v0.models.transformer import Transformer
 from r1v0.plan import memory as counted
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
-from r1v0.trainer import train_step
+from r1v0.trainer.loop import train_step
 from r1v0.types import Batch
 from tests.helpers import PlainSgd, assert_same_weights, random_groups, small_model, small_policy
 from tests.test_trainer import assert_same_run, go_on, small_config, start

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from r1v0 import checkpoint, config, trainer
+from r1v0 import config
 from r1v0.base.command import typed
 from r1v0.base.errors import Interrupted, UserError
 from r1v0.base.lock import hold
@@ -27,6 +27,7 @@ from r1v0.runs import manifest, runlog
 from r1v0.runs.inputs import located, record, restored
 from r1v0.runs.provenance import environment
 from r1v0.runs.settings import Settled, resumed
+from r1v0.trainer import checkpoint, loop
 
 LONG_S = 600.0
 
@@ -35,7 +36,7 @@ def begin(settled: Settled, out: Path | None, name: str) -> None:
     """A new run in `out`, or in the next free runs/NAME-001. Raises UserError and Interrupted, as `trainer.train` does."""
     if out is not None:
         runlog.need_free(out)
-    run = trainer.prepare(settled.config)
+    run = loop.prepare(settled.config)
     run.config = located(run.config)
     with ExitStack() as stack:
         folder = out or stack.enter_context(runlog.claimed(name))
@@ -52,11 +53,11 @@ def resume(folder: Path, sets: Sequence[str]) -> None:
         start = newest(folder, settled.config)
         config_here = restored(settled.config, folder, runlog.environment_of(folder), manifest.to_stderr)
         settled = settled.of(located(config_here))
-        run = trainer.prepare(settled.config, start)
+        run = loop.prepare(settled.config, start)
         if run.state.step > settled.config.steps:
             steps = settled.config.steps
             raise UserError(f"{folder} is at step {run.state.step} and steps is {steps}: set more to go on")
-        trainer.first_answers(folder)  # if they are damaged, say so before anything is changed
+        loop.first_answers(folder)  # if they are damaged, say so before anything is changed
         files = record(run.config, folder)
         log = runlog.resume(folder, settled.of(run.config).toml(), run.state.step, about(run, files))
         watch(run, log, settled.line)
@@ -74,7 +75,7 @@ def newest(folder: Path, settings: config.Config) -> Path | None:
     return start
 
 
-def foretold(run: trainer.Run) -> str:
+def foretold(run: loop.Run) -> str:
     """The line of `r1v0 plan` for what is left of a run, if that is more than ten minutes; else empty."""
     config, device = run.config, run.policy.device
     config = replace(config, steps=config.steps - run.state.step)
@@ -88,7 +89,7 @@ def foretold(run: trainer.Run) -> str:
     return in_a_line(plan) if plan.run_s[0] > LONG_S else ""
 
 
-def about(run: trainer.Run, files: dict[str, dict[str, str]]) -> dict[str, object]:
+def about(run: loop.Run, files: dict[str, dict[str, str]]) -> dict[str, object]:
     """What env.json says of a run that needs these `files`."""
     used = {
         "problems": run.problems.size or None,
@@ -101,7 +102,7 @@ def about(run: trainer.Run, files: dict[str, dict[str, str]]) -> dict[str, objec
     return found | {"data": used, "dtype": dtype, "operators": outcomes()} | more
 
 
-def watch(run: trainer.Run, log: runlog.RunLog, line: str) -> None:
+def watch(run: loop.Run, log: runlog.RunLog, line: str) -> None:
     """Train, and tell whoever watches; `line` says with which settings."""
     with open_progress() as progress:
         progress.note(line)
@@ -110,7 +111,7 @@ def watch(run: trainer.Run, log: runlog.RunLog, line: str) -> None:
         if run.state.step == run.config.steps:
             progress.note(f"the run has done its {run.config.steps} steps; to go on, add --set steps=N with more")
         try:
-            progress.finish({"checkpoint": trainer.train(run, log, progress)})
+            progress.finish({"checkpoint": loop.train(run, log, progress)})
         except Interrupted:
             inside = f", {len(run.pending.done)} updates into the next" if run.pending else ""
             again = typed("train", "--resume", log.folder)

@@ -10,7 +10,7 @@ from r1v0.config import Config, resolve
 from r1v0.grpo.optimizer import Optimizer
 from r1v0.rollouts.collect import sample_groups
 from r1v0.sampling.sampler import generate
-from r1v0.trainer import train_step
+from r1v0.trainer.loop import train_step
 from r1v0.types import Group, Problem, Score
 
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from r1v0.base.errors import UserError
 from r1v0.base.writing import write_atomic
-from r1v0.metrics import UpdateReadings
 from r1v0.rollouts.collect import Collected
+from r1v0.trainer.metrics import UpdateReadings
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
 
 NAME = "trainer/pending.json.gz"

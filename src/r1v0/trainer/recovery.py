@@ -17,17 +17,17 @@ from r1v0.base.command import typed
 from r1v0.base.errors import UserError
 from r1v0.base.keys import key
 from r1v0.base.writing import write_atomic, writing
-from r1v0.checkpoint import as_os_error, best_checkpoint, restore
 from r1v0.config import Config
 from r1v0.grpo.batch import make_updates
-from r1v0.metrics import rollout_records
 from r1v0.runs import runlog
 from r1v0.runs.health import Alarm, Row, Watch, watch_rows
 from r1v0.runs.manifest import place
+from r1v0.trainer.checkpoint import as_os_error, best_checkpoint, restore
+from r1v0.trainer.metrics import rollout_records
 from r1v0.types import Group
 
 if TYPE_CHECKING:
-    from r1v0.trainer import Run
+    from r1v0.trainer.loop import Run
 
 NOT_FINITE = "not-finite"
 

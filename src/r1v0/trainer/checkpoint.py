@@ -29,7 +29,6 @@ from r1v0.base.writing import amount_of, flush, free_bytes, writing
 from r1v0.config import Config, parse, to_toml
 from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.loading import Policy, read_weights, save
-from r1v0.pending import Pending, write_pending
 from r1v0.runs.manifest import (
     OPTIMIZER,
     STATE,
@@ -44,6 +43,7 @@ from r1v0.runs.manifest import (
     to_stderr,
 )
 from r1v0.runs.runlog import CHECKPOINTS, read_evals
+from r1v0.trainer.half_step import Pending, write_pending
 
 FORMAT = 2
 """of state.json; 1 (which did not say so) had no manifest"""

@@ -20,20 +20,15 @@ from r1v0.base.errors import Interrupted
 from r1v0.base.interrupts import stoppable
 from r1v0.base.keys import key
 from r1v0.base.stats import mean
-from r1v0.checkpoint import TrainerState, load_optimizer, load_state, prune, save_checkpoint
 from r1v0.config import Config
 from r1v0.grpo.batch import make_updates
 from r1v0.grpo.budget import Budget, first_budget, probe
 from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.losses import LossReadings, policy_loss
 from r1v0.grpo.optimizer import Optimizer, learning_rate
-from r1v0.guard import Unhealthy, respond, watch_of
-from r1v0.metrics import PolicyReadings, UpdateReadings, policy_readings, rollout_records, step_row
 from r1v0.models.device import choose_device, peak_memory_gb, set_threads, settled
 from r1v0.models.loading import Policy, resolve_model
 from r1v0.models.transformer import Transformer
-from r1v0.pending import Pending, load_pending
-from r1v0.policies import fresh, reference_policy, sampling_policy, trained_policy, try_operators
 from r1v0.rollouts.collect import collect, past_positions, reward_settings, verifiers
 from r1v0.rollouts.evaluate import Answer, answer_problems, gain, parse_answers, summarise
 from r1v0.rollouts.gradable import FIRST, need_gradable
@@ -45,6 +40,11 @@ from r1v0.tasks.datasets import check as check_data
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.tasks.prompts import make_prompts, words_of
 from r1v0.tasks.rewards import check as check_reward
+from r1v0.trainer.checkpoint import TrainerState, load_optimizer, load_state, prune, save_checkpoint
+from r1v0.trainer.half_step import Pending, load_pending
+from r1v0.trainer.metrics import PolicyReadings, UpdateReadings, policy_readings, rollout_records, step_row
+from r1v0.trainer.policies import fresh, reference_policy, sampling_policy, trained_policy, try_operators
+from r1v0.trainer.recovery import Unhealthy, respond, watch_of
 from r1v0.types import Batch, Group, Problem
 
 PROBED_PROMPTS = 64  # of which the longest stands for all: a longer one may still halve the budget

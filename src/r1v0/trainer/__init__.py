@@ -1,0 +1,1 @@
+"""The loop of training, and what keeps it safe: checkpoints, resuming, recovery."""
