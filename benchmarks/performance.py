@@ -28,8 +28,8 @@ import torch
 import training_cases
 
 from r1v0.base.writing import write_atomic
-from r1v0.bench import cases, peers
-from r1v0.bench.workload import Work, natural_work, random_model_folder, random_work
+from r1v0.jobs.bench import cases, peers
+from r1v0.jobs.bench.workload import Work, natural_work, random_model_folder, random_work
 from r1v0.models.loading import load
 from r1v0.runs.provenance import environment
 

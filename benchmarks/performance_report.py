@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from r1v0.base.writing import write_atomic
-from r1v0.bench.cases import OWN
-from r1v0.bench.table import HEADS, cells, lines
+from r1v0.jobs.bench.cases import OWN
+from r1v0.jobs.bench.table import HEADS, cells, lines
 from r1v0.report import style
 from r1v0.report.table import markdown_table
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from training_cases import made_up_groups
 
-from r1v0.bench import own
-from r1v0.bench.cases import OWN, Record
-from r1v0.bench.timing import Run, current_rss, interleaved
-from r1v0.bench.workload import Work, random_work, requests
+from r1v0.jobs.bench import own
+from r1v0.jobs.bench.cases import OWN, Record
+from r1v0.jobs.bench.timing import Run, current_rss, interleaved
+from r1v0.jobs.bench.workload import Work, random_work, requests
 from r1v0.models.device import peak_rss
 from r1v0.sampling.sampler import SamplingSettings, generate
 from r1v0.trainer.loop import train_step

@@ -19,13 +19,13 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from r1v0.bench import own
-from r1v0.bench.cases import Record
-from r1v0.bench.timing import Run, current_rss, interleaved
-from r1v0.bench.workload import Work
 from r1v0.grpo.batch import pack, split
 from r1v0.grpo.logprobs import ChunkedHead, token_logprobs
 from r1v0.grpo.losses import policy_loss
+from r1v0.jobs.bench import own
+from r1v0.jobs.bench.cases import Record
+from r1v0.jobs.bench.timing import Run, current_rss, interleaved
+from r1v0.jobs.bench.workload import Work
 from r1v0.models.device import peak_rss
 from r1v0.trainer.loop import train_step
 from r1v0.types import Batch, Completion, Group, Problem, Prompt, Rollout, Score

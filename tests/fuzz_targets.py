@@ -21,8 +21,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from r1v0 import config, measure
+from r1v0 import config
 from r1v0.base.errors import UserError
+from r1v0.jobs import eval
 from r1v0.models.families import FAMILIES, parse_config
 from r1v0.report import series
 from r1v0.rollouts import evaluate
@@ -321,12 +322,12 @@ def check_answers(data: bytes) -> bool:
     out.mkdir(exist_ok=True)
     path = run / runlog.ANSWERS / "step-00000.jsonl.gz"
     path.write_bytes(data if data.startswith(b"\x1f\x8b") else gzip.compress(data, 1))
-    (out / measure.PLAN).write_text("{}")
-    (out / measure.ANSWERS).write_bytes(data)
+    (out / eval.PLAN).write_text("{}")
+    (out / eval.ANSWERS).write_bytes(data)
     accepted = False
     readers: list[Callable[[], list[evaluate.Answer]]] = [
         lambda: evaluate.parse_answers(runlog.read_answers(run, 0), str(path)),
-        lambda: measure.read_answers(out),
+        lambda: eval.read_answers(out),
     ]
     for read in readers:
         try:

@@ -14,10 +14,11 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from r1v0 import ask, cli
-from r1v0.ask import Page, known, verdict
+from r1v0 import cli
 from r1v0.base.errors import UserError
 from r1v0.config import resolve
+from r1v0.jobs import sample
+from r1v0.jobs.sample import Page, known, verdict
 from r1v0.models.attention import packed
 from r1v0.models.loading import TINY, load
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
@@ -50,7 +51,7 @@ class Recorder(io.StringIO):
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> Page:
-    monkeypatch.setattr(ask, "REDRAW_S", 0.0)
+    monkeypatch.setattr(sample, "REDRAW_S", 0.0)
     return Page(replace(small_policy(), tokenizer=byte_tokenizer()), Recorder(), whole_lines=False)
 
 

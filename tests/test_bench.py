@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from r1v0.bench import cases, own, peers, table, workload
-from r1v0.bench.timing import interleaved
 from r1v0.cli import main
+from r1v0.jobs.bench import cases, own, peers, table, workload
+from r1v0.jobs.bench.timing import interleaved
+from r1v0.jobs.plan.shapes import Shape
 from r1v0.models.families import parse_config
-from r1v0.plan.shapes import Shape
 from r1v0.sampling.sampler import generate
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from r1v0 import cli, doctor
+from r1v0 import cli
 from r1v0.base.errors import UserError
 from r1v0.config import resolve, to_toml
-from r1v0.doctor.checks import Finding
+from r1v0.jobs import doctor
+from r1v0.jobs.doctor.checks import Finding
 from tests.conftest import ROOT
 from tests.run_folders import evals_row, metrics_row, write_run
 from tests.test_config import TYPES

@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
-from r1v0 import cli, pretrain
+from r1v0 import cli
 from r1v0.base import interrupts, writing
 from r1v0.base.errors import Interrupted, UserError
 from r1v0.base.lock import hold
 from r1v0.config import resolve, to_toml
+from r1v0.jobs import pretrain
 from r1v0.runs import manifest
 from r1v0.runs.manifest import checkpoints_in, damage, newest_whole
 from r1v0.trainer import checkpoint

@@ -2,12 +2,13 @@
 
 import dataclasses
 
-from r1v0 import config, launch
+from r1v0 import config
+from r1v0.jobs import train
 from r1v0.trainer import loop
 
 
 def told(*sets: str) -> str:
-    return launch.foretold(loop.prepare(config.resolve("countdown", sets=[*sets, "eval.on=[]"])))
+    return train.foretold(loop.prepare(config.resolve("countdown", sets=[*sets, "eval.on=[]"])))
 
 
 def test_a_long_run_begins_with_what_it_will_take() -> None:
@@ -24,4 +25,4 @@ def test_a_run_of_minutes_says_nothing() -> None:
 def test_a_resumed_run_counts_what_is_left() -> None:
     run = loop.prepare(config.resolve("countdown", sets=["steps=100000", "eval.on=[]"]))
     run.state = dataclasses.replace(run.state, step=99_999)
-    assert launch.foretold(run) == ""
+    assert train.foretold(run) == ""

@@ -92,7 +92,7 @@ HEAVY = {
     "pyarrow",
 }
 LAZY = {"r1v0.report.live"}  # modules that are themselves imported only inside functions
-PEERS = {"r1v0.bench.peers": {"transformers", "trl"}}  # where others are measured beside us, if they are installed
+PEERS = {"r1v0.jobs.bench.peers": {"transformers", "trl"}}  # where others are measured beside us, if they are installed
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "transformers", "trl", "vllm"}
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from r1v0 import measure
 from r1v0.base.errors import Interrupted
+from r1v0.jobs import eval
 from r1v0.rollouts import collect
 from r1v0.runs.runlog import Progress
 from r1v0.runs.settings import settle
@@ -38,7 +38,7 @@ class Watcher(Progress):
 
 
 def evaluate(out: Path, progress: Progress | None = None) -> list[dict[str, Any]]:
-    return measure.measure("tiny", SETTINGS, TEMPLATES, out, progress or Progress())[1]
+    return eval.measure("tiny", SETTINGS, TEMPLATES, out, progress or Progress())[1]
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
@@ -96,7 +96,7 @@ def test_a_stopped_evaluation_keeps_every_answer_that_has_ended(
 
     with monkeypatch.context() as patch:
         patch.setattr(collect, "generate", counted)
-        patch.setattr(measure, "stoppable", stopping)
+        patch.setattr(eval, "stoppable", stopping)
         with pytest.raises(Interrupted):
             evaluate(out)
     kept = lines(out) if ended else []

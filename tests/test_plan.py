@@ -11,14 +11,14 @@ import pytest
 from r1v0 import cli, config
 from r1v0.cli import main
 from r1v0.grpo import budget, logprobs, optimizer
+from r1v0.jobs.plan import ADAPTERS, EXACT, PROMPT, ROUNDED, make_plan, remedies
+from r1v0.jobs.plan import memory as counted
+from r1v0.jobs.plan.cost import CARDS, cost, find_card, work_of
+from r1v0.jobs.plan.memory import GIB, activations, count_memory, head_bytes
+from r1v0.jobs.plan.report import report, seconds
+from r1v0.jobs.plan.shapes import KNOWN, find_shape
 from r1v0.models import memory as sampling_memory
 from r1v0.models import packing
-from r1v0.plan import ADAPTERS, EXACT, PROMPT, ROUNDED, make_plan, remedies
-from r1v0.plan import memory as counted
-from r1v0.plan.cost import CARDS, cost, find_card, work_of
-from r1v0.plan.memory import GIB, activations, count_memory, head_bytes
-from r1v0.plan.report import report, seconds
-from r1v0.plan.shapes import KNOWN, find_shape
 
 QWEN = find_shape("Qwen/Qwen2.5-1.5B")
 
@@ -60,7 +60,7 @@ def test_the_embedded_model_is_counted_from_its_file() -> None:
 
 
 def test_a_folder_and_a_run_folder(tmp_path: Path) -> None:
-    raw = (Path(counted.__file__).parent.parent / "assets" / "tiny" / "config.json").read_text()
+    raw = (Path(counted.__file__).parents[2] / "assets" / "tiny" / "config.json").read_text()
     for folder in (tmp_path / "model", tmp_path / "run" / "checkpoints" / "step-00004"):
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(raw)
@@ -77,7 +77,7 @@ def test_constants_are_those_of_the_code() -> None:
     assert (counted.HEAD_BYTES, counted.NARROWEST) == (logprobs.HEAD_BYTES, logprobs.NARROWEST)
     assert optimizer.BUCKET == counted.BUCKET
     assert (counted.MOST_REARRANGED, counted.LEAST_REARRANGED) == (packing.LARGEST, packing.SMALLEST)
-    from r1v0 import plan
+    from r1v0.jobs import plan
 
     assert (plan.CPU_TOKENS, plan.MOST_TOKENS) == (budget.CPU_TOKENS, budget.MOST_TOKENS)
     assert plan.LIKELY_SHARE == sampling_memory.LIKELY_SHARE
@@ -197,7 +197,7 @@ def test_every_recommendation_is_accepted_and_fits(model: str, memory: int, sets
 
 
 def test_recommendations_on_a_cpu_do_not_offload(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r1v0.plan._ram", lambda: 24 * GIB)
+    monkeypatch.setattr("r1v0.jobs.plan._ram", lambda: 24 * GIB)
     found = remedies(make_plan(config.resolve("qwen2.5-1.5b-math")))
     assert found
     assert not any("offload" in setting for remedy in found for setting in remedy.settings)

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import nn
 
-from r1v0 import pretrain
 from r1v0.base.errors import UserError
+from r1v0.jobs import pretrain
 from r1v0.models.attention import packed
 from r1v0.models.families import hf_tensors
 from r1v0.models.loading import TINY, load

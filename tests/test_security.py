@@ -20,11 +20,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from r1v0 import config, measure
+from r1v0 import config
 from r1v0.base import reading
 from r1v0.base.errors import UserError
 from r1v0.base.reading import read_json
 from r1v0.config import RewardConfig
+from r1v0.jobs import eval
 from r1v0.models import loading
 from r1v0.models.checks import parameter_count
 from r1v0.models.loading import TINY, load, save
@@ -80,9 +81,9 @@ ALLOWED = {
         "r1v0.models.loading",
         "snapshot_download",
     ): "a hub id that the user names; .json, .safetensors and .jinja files only",
-    ("r1v0.plan.shapes", "snapshot_download"): "config.json of a hub id that the user names",
+    ("r1v0.jobs.plan.shapes", "snapshot_download"): "config.json of a hub id that the user names",
     (
-        "r1v0.bench.peers",
+        "r1v0.jobs.bench.peers",
         "AutoModelForCausalLM.from_pretrained",
     ): "a peer's side of the benchmark, on a folder that we made",
 }
@@ -147,7 +148,7 @@ def test_no_reader_holds_more_than_its_bound(data: bytes, tmp_path: Path, small_
     assert "is damaged" in message(lambda: runlog.read_answers(tmp_path, 0))
     (tmp_path / "eval.json").write_text("{}")
     (tmp_path / "answers.jsonl").write_bytes(data)
-    assert "more than" in message(lambda: measure.read_answers(tmp_path))
+    assert "more than" in message(lambda: eval.read_answers(tmp_path))
     for name, held in (("rows.jsonl", data), ("rows.jsonl.gz", packed)):
         path = tmp_path / name
         path.write_bytes(held)

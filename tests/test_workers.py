@@ -16,10 +16,10 @@ from r1v0.grpo.budget import Budget
 from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.losses import policy_loss
 from r1v0.grpo.optimizer import Optimizer
+from r1v0.jobs.plan import memory as counted
 from r1v0.models import workers
 from r1v0.models.lora import Lora, add_adapters
 from r1v0.models.transformer import Transformer
-from r1v0.plan import memory as counted
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.trainer.loop import train_step
 from r1v0.types import Batch

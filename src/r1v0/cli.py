@@ -206,14 +206,14 @@ def _train(arguments: argparse.Namespace) -> None:
                 "--resume goes on with a run as it was: leave out --out, --preset and --config (--set may change a few keys)"
             )
         runlog.need_run(arguments.resume)
-        from r1v0 import launch  # imports torch
+        from r1v0.jobs import train  # imports torch
 
-        launch.resume(arguments.resume, arguments.set)
+        train.resume(arguments.resume, arguments.set)
     else:
         settled = _settle(arguments)
-        from r1v0 import launch
+        from r1v0.jobs import train
 
-        launch.begin(settled, arguments.out, arguments.config.stem if arguments.config else settled.preset or "run")
+        train.begin(settled, arguments.out, arguments.config.stem if arguments.config else settled.preset or "run")
 
 
 def _eval(arguments: argparse.Namespace) -> None:
@@ -230,7 +230,7 @@ def _eval(arguments: argparse.Namespace) -> None:
     templates = arguments.template.split(",") if arguments.template else [settled.config.prompt.template]
     for template in templates:
         words_of(config.with_template(settled.config, template).prompt)
-    from r1v0.measure import measure  # imports torch
+    from r1v0.jobs.eval import measure  # imports torch
 
     with ExitStack() as stack:
         out = arguments.out or stack.enter_context(runlog.claimed("eval"))
@@ -252,7 +252,7 @@ def _sample(arguments: argparse.Namespace) -> None:
         raise UserError(f"--samples is {arguments.samples}: expected at least 1 and at most {most}")
     if arguments.greedy and arguments.samples > 1:
         raise UserError(f"--greedy gives one answer, and --samples is {arguments.samples}: leave one of them out")
-    from r1v0.ask import ask  # imports torch
+    from r1v0.jobs.sample import ask  # imports torch
 
     scores = ask(
         arguments.model,
@@ -297,7 +297,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from r1v0 import doctor
+    from r1v0.jobs import doctor
 
     found = [(run, doctor.examine(run)) for run in arguments.runs]
     if arguments.json:
@@ -312,7 +312,7 @@ def _pretrain(arguments: argparse.Namespace) -> None:
     from r1v0.report.progress import open_progress
 
     with open_progress(figures=False) as progress:
-        from r1v0 import pretrain  # imports torch
+        from r1v0.jobs import pretrain  # imports torch
 
         steps = arguments.steps if arguments.steps is not None else pretrain.STEPS
         if steps < 1:
@@ -326,8 +326,8 @@ def _pretrain(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from r1v0.plan import make_plan
-    from r1v0.plan.report import report
+    from r1v0.jobs.plan import make_plan
+    from r1v0.jobs.plan.report import report
 
     settled = _settle(arguments)
     asked, bfloat16 = settled.config, 1.0
@@ -348,7 +348,7 @@ def _bench(arguments: argparse.Namespace) -> None:
     for name in ("rounds", "threads"):
         if getattr(arguments, name) < (name == "rounds"):
             raise UserError(f"--{name} is {getattr(arguments, name)}: expected at least {int(name == 'rounds')}")
-    from r1v0.bench.verb import bench  # imports torch
+    from r1v0.jobs.bench.verb import bench  # imports torch
 
     bench(arguments.model, arguments.rounds, arguments.threads, not arguments.alone, arguments.quick)
 

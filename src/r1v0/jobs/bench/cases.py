@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from r1v0.bench import own, peers
-from r1v0.bench.timing import Clock, Run, interleaved
-from r1v0.bench.workload import Work
+from r1v0.jobs.bench import own, peers
+from r1v0.jobs.bench.timing import Clock, Run, interleaved
+from r1v0.jobs.bench.workload import Work
 
 Row = dict[str, Any]
 Record = Callable[[Row], None]

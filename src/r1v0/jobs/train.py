@@ -15,13 +15,13 @@ from r1v0 import config
 from r1v0.base.command import typed
 from r1v0.base.errors import Interrupted, UserError
 from r1v0.base.lock import hold
+from r1v0.jobs.plan import make_plan
+from r1v0.jobs.plan.cost import find_card
+from r1v0.jobs.plan.memory import GIB
+from r1v0.jobs.plan.report import in_a_line
+from r1v0.jobs.plan.shapes import Shape
 from r1v0.models.device import bfloat16_cost, device_name, set_threads
 from r1v0.models.tried import outcomes
-from r1v0.plan import make_plan
-from r1v0.plan.cost import find_card
-from r1v0.plan.memory import GIB
-from r1v0.plan.report import in_a_line
-from r1v0.plan.shapes import Shape
 from r1v0.report.progress import open_progress
 from r1v0.runs import manifest, runlog
 from r1v0.runs.inputs import located, record, restored

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 
 from r1v0.config import Config
-from r1v0.plan.shapes import Shape
+from r1v0.jobs.plan.shapes import Shape
 
 
 @dataclass(frozen=True)

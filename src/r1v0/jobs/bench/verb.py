@@ -9,9 +9,9 @@ import time
 
 import torch
 
-from r1v0.bench import cases, peers
-from r1v0.bench.table import HEADS, cells, lines
-from r1v0.bench.workload import Work, natural_work
+from r1v0.jobs.bench import cases, peers
+from r1v0.jobs.bench.table import HEADS, cells, lines
+from r1v0.jobs.bench.workload import Work, natural_work
 from r1v0.report.table import text_table
 
 

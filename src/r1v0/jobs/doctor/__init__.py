@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from r1v0.doctor.checks import LEARNING, Finding
-from r1v0.doctor.hacking import HACKING
-from r1v0.doctor.operations import OPERATIONS
-from r1v0.doctor.record import read
+from r1v0.jobs.doctor.checks import LEARNING, Finding
+from r1v0.jobs.doctor.hacking import HACKING
+from r1v0.jobs.doctor.operations import OPERATIONS
+from r1v0.jobs.doctor.record import read
 
 MARKS = ("problem", "warning", "ok")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from r1v0.bench.cases import OWN
+from r1v0.jobs.bench.cases import OWN
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Sequence
 
 from r1v0.base.command import typed
-from r1v0.plan import FLAT, Plan, remedies
-from r1v0.plan.memory import BASE_CPU, GIB, reserve
+from r1v0.jobs.plan import FLAT, Plan, remedies
+from r1v0.jobs.plan.memory import BASE_CPU, GIB, reserve
 
 
 def report(plan: Plan, given: Sequence[str] = ()) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import torch
 
-from r1v0.bench.workload import Work, requests, sampling
 from r1v0.config import Config, resolve
 from r1v0.grpo.optimizer import Optimizer
+from r1v0.jobs.bench.workload import Work, requests, sampling
 from r1v0.rollouts.collect import sample_groups
 from r1v0.sampling.sampler import generate
 from r1v0.trainer.loop import train_step

@@ -22,7 +22,7 @@ import os
 from dataclasses import dataclass
 
 from r1v0.config import Config
-from r1v0.plan.shapes import Shape
+from r1v0.jobs.plan.shapes import Shape
 
 GIB = 1 << 30
 PADDED = 1.1  # keys that attention sees, prompts repeated and similar lengths padded, over tokens packed

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from r1v0.base.errors import UserError
 from r1v0.config import Config, changed, differences, toml_value, validate
-from r1v0.plan.cost import CARDS, Card, Cost, cost, cpu_card, evaluation_of, find_card, work_of
-from r1v0.plan.memory import BASE_CPU, GIB, Memory, count_memory, reserve, workers
-from r1v0.plan.shapes import Shape, find_shape
+from r1v0.jobs.plan.cost import CARDS, Card, Cost, cost, cpu_card, evaluation_of, find_card, work_of
+from r1v0.jobs.plan.memory import BASE_CPU, GIB, Memory, count_memory, reserve, workers
+from r1v0.jobs.plan.shapes import Shape, find_shape
 from r1v0.tasks.datasets import DATASETS, eval_name
 from r1v0.tasks.reading.source import Generated
 

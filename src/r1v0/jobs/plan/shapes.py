@@ -15,7 +15,7 @@ from r1v0.base.reading import read_json
 from r1v0.models.families import ModelConfig, parse_config
 from r1v0.runs.manifest import checkpoints_in
 
-TINY = Path(__file__).parent.parent / "assets" / "tiny"
+TINY = Path(__file__).parents[2] / "assets" / "tiny"
 MAX_BYTES = 1 << 20
 
 # family, vocabulary, hidden, intermediate, layers, heads, KV heads, head size, tied embeddings. Source: their config.json.

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from r1v0.bench.own import reward
-from r1v0.bench.timing import Clock
-from r1v0.bench.workload import Work
+from r1v0.jobs.bench.own import reward
+from r1v0.jobs.bench.timing import Clock
+from r1v0.jobs.bench.workload import Work
 
 
 def installed(name: str) -> str | None:
