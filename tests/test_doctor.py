@@ -317,7 +317,7 @@ def test_what_is_no_run_is_a_users_mistake(given: str, tmp_path: Path, capsys: p
 
 def test_settings_that_findings_name_are_settings(tmp_path: Path) -> None:
     """Advice that names a setting which does not exist is worse than none."""
-    sources = [*(ROOT / "src/r1v0/doctor").glob("*.py"), ROOT / "src/r1v0/health.py", ROOT / "src/r1v0/guard.py"]
+    sources = [*(ROOT / "src/r1v0/doctor").glob("*.py"), ROOT / "src/r1v0/runs/health.py", ROOT / "src/r1v0/trainer/recovery.py"]
     sections = {key.partition(".")[0] for key in TYPES if "." in key}
     words = {
         word

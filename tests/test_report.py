@@ -545,7 +545,7 @@ def test_every_logged_key_is_explained_and_every_explained_key_is_logged() -> No
     problem = Problem("p", "q", "a", "s")
     rollout = Rollout(Prompt(problem, "q", [1]), Completion([1], [-1.0], "stop"), "a", Score(1.0, True, True))
     row = step_row(1, [Group(rollout.prompt, [rollout])], PolicyReadings(1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), {})
-    trainer = (root / "src" / "r1v0" / "trainer.py").read_text(encoding="utf-8")
+    trainer = (root / "src" / "r1v0" / "trainer/loop.py").read_text(encoding="utf-8")
     logged = set(row) | set(re.findall(r'"((?:verify|time|memory)/\w+)":', trainer))
     assert explained(training) == logged | {"reward/<name>"}
     lines = {field.name for field in fields(Alarm)} - {"fatal"} | {"action", "to_step", "lr_scale"}

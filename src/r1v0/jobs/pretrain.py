@@ -1,7 +1,7 @@
 """The embedded base model, made from nothing: tokenizer, a qwen2 of 0.33 M parameters, and its training.
 
 Decides: the base is an ordinary Hugging Face folder, so the run that a laptop does in minutes goes through the code
-that trains Qwen2.5-1.5B. It is trained on 8.3 M tokens of data/countdown_corpus.py, packed without padding, with Muon
+that trains Qwen2.5-1.5B. It is trained on 8.3 M tokens of tasks/countdown/corpus.py, packed without padding, with Muon
 (https://kellerjordan.github.io/posts/muon) on the matrices of the blocks and AdamW on the rest. What is trained is
 what the corpus can teach in minutes on two cores: it solves between a fifth and a quarter of problems it never saw.
 """

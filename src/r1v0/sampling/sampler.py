@@ -283,7 +283,7 @@ def _run(
 def _decode(model: Transformer, cache: Cache, state: Tensor, temperature: float) -> Tensor:
     """Draw one more token in each row, in place; its logprobs [slots]. Dead rows stand still, unread.
 
-    Nothing in it waits for the host where the cache does not: on a GPU it is captured (models/graphs.py).
+    Nothing in it waits for the host where the cache does not: on a GPU it is captured (sampling/graphs.py).
     """
     logits = model.head(model(state[TOKEN], state[POSITION], cache.decode(state[POSITION]))).float()
     if temperature == 0:

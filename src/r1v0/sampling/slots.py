@@ -67,7 +67,7 @@ class SlotCache:
 
     spare = (
         1 << 60
-    )  # what the sampler asks of a cache that can run full (paged.py): here a slot has room for its longest
+    )  # what the sampler asks of a cache that can run full (pages.py): here a slot has room for its longest
 
     def __init__(self, config: ModelConfig, slots: int, longest: int, device: torch.device, dtype: torch.dtype) -> None:
         self.config, self.device = config, device

@@ -5,8 +5,8 @@
 
 Decides: a checkpoint is written aside, flushed, sealed by a manifest of sizes and SHA-256 (manifest.py) and renamed, so
 a folder named step-* was whole once, and whether it still is can be seen. Older ones are deleted only after that. No
-random state is saved, because there is none (rng.py); the state is the step, the next problem's index and the
-optimizer's tensors, and inside a step what pending.py holds. The config lies beside them, so that a run cannot go on
+random state is saved, because there is none (keys.py); the state is the step, the next problem's index and the
+optimizer's tensors, and inside a step what half_step.py holds. The config lies beside them, so that a run cannot go on
 with other settings than it had.
 """
 
@@ -53,7 +53,7 @@ CONFIG = f"{TRAINER}/config.toml"
 @dataclass(frozen=True, slots=True)
 class TrainerState:
     """`step` training steps are done; `cursor` is the index of the next training problem; `rollbacks` times the run went back
-    to its best weights, and `lr_scale` is what is left of the learning rate (guard.py). Every field goes to state.json;
+    to its best weights, and `lr_scale` is what is left of the learning rate (recovery.py). Every field goes to state.json;
     one that an older file lacks has its default."""
 
     step: int = 0

@@ -4,8 +4,8 @@ Decides: GRPO (DeepSeekMath, arXiv 2402.03300) without a critic. `train_step` tu
 everything before it only gathers, everything after it only reports. Deviations from the paper: no KL term and no
 reference model unless `grpo.kl_coef` is set; the sampler's own logprobs are pi_old, so nothing is computed twice; the
 denominator of the loss belongs to the whole update (batch.py). A run is resumed by its counters alone: there is no
-random state (rng.py). A step that is stopped after its sampling is ended later, from its groups and finished updates
-(pending.py).
+random state (keys.py). A step that is stopped after its sampling is ended later, from its groups and finished updates
+(half_step.py).
 """
 
 import time

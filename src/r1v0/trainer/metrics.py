@@ -18,7 +18,7 @@ from r1v0.types import Group
 class UpdateReadings:
     """What one optimizer update reports: sums over the scored tokens of each of its micro-batches, and the gradient's norm.
 
-    Plain numbers, so that a step that is stopped between two updates can keep them (pending.py).
+    Plain numbers, so that a step that is stopped between two updates can keep them (half_step.py).
     """
 
     tokens: list[int]
