@@ -24,8 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
 import torch  # noqa: E402
-from benchmarks import gpu_correct, gpu_speed  # noqa: E402
 from benchmarks.gpu_tools import Bench, Row  # noqa: E402
+
+from benchmarks import gpu_correct, gpu_speed  # noqa: E402
 
 SECTIONS = {
     "machine": gpu_speed.machine,

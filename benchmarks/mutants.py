@@ -63,8 +63,8 @@ TESTS = {
     "logprobs": "logprobs",
     "losses": "losses",
     "manifest": "checkpoint",
-    "rollout": "rollout",
-    "sampler": "schedule sampler paged",
+    "collect": "collect",
+    "sampler": "schedule sampler pages",
     "stats": "stats losses",
 }
 
@@ -78,6 +78,18 @@ class Mutant:
     line: str
     becomes: str
     code: str
+
+
+def file_of(root: Path, module: str) -> Path:
+    """A module's file: its room is looked up, since no two of these modules have one name."""
+    (found,) = (root / "src" / "r1v0").rglob(f"{module}.py")
+    return found
+
+
+def tests_of(name: str) -> Path:
+    """A test file, likewise."""
+    (found,) = (ROOT / "tests").rglob(f"test_{name}.py")
+    return found
 
 
 def main() -> int:
@@ -175,7 +187,7 @@ def make(module: str, operator: str, occurrence: int) -> Mutant:
 
 
 def source(module: str) -> str:
-    return (ROOT / "src" / "r1v0" / f"{module}.py").read_text(encoding="utf-8")
+    return file_of(ROOT, module).read_text(encoding="utf-8")
 
 
 def undecided(code: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
@@ -218,7 +230,7 @@ def baseline(module: str) -> tuple[str, float]:
 
 def attempt(mutant: Mutant, undisturbed: float) -> tuple[Mutant, str, float]:
     """(mutant, "noticed" | "timeout" | "survived", seconds). `undisturbed` are the seconds of its tests without it."""
-    path = copy / "src" / "r1v0" / f"{mutant.module}.py"
+    path = file_of(copy, mutant.module)
     before, times = path.read_bytes(), path.stat()
     path.write_text(mutant.code, encoding="utf-8")
     os.utime(path, (0, 0))  # a time that no compiled file has
@@ -270,13 +282,13 @@ def test_here(module: str, log: Path) -> int:
     sys.dont_write_bytecode = module_is_changed(module)
     import pytest
 
-    files = [f"tests/test_{name}.py" for name in TESTS[module].split()]
+    files = [str(tests_of(name).relative_to(ROOT)) for name in TESTS[module].split()]
     options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts="]
     return int(pytest.main([*options, "-m", "not slow and not shared", "--basetemp", str(copy / "tmp"), *files]))
 
 
 def module_is_changed(module: str) -> bool:
-    return (copy / "src" / "r1v0" / f"{module}.py").stat().st_mtime == 0
+    return file_of(copy, module).stat().st_mtime == 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What is fuzzed: each target takes any bytes, raises where r1v0 crashes, accepts what is wrong or loses something, and
 returns whether r1v0 accepted the input, so that a run shows that it reached both sides. benchmarks/fuzz.py runs a
-million inputs, tests/test_fuzz.py hundreds.
+million inputs, tests/security/test_fuzz.py hundreds.
 
 Decides: an oracle shares no code with what it judges: exact fractions and Python's own parser for countdown, plain
 fractions for numbers, `json` and `tomllib` for files. UserError is a verdict, anything else that is raised is a defect.

@@ -16,7 +16,7 @@ import pytest
 
 from r1v0 import __version__, config
 from r1v0.cli import main
-from tests.test_config import TYPES
+from tests.config.test_config import TYPES
 
 VERBS = ("train", "eval", "sample", "plot", "verify", "pretrain", "presets")
 SMALL = [

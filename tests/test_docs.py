@@ -65,7 +65,7 @@ RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 
 def test_tests_that_the_reliability_page_names_exist() -> None:
     """A row of its table that no test shows is a promise."""
-    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     named = re.findall(r"`(test_\w+)`", RELIABILITY)
     assert len(named) > 20
     assert [name for name in named if f"def {name}(" not in tests] == []

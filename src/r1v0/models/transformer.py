@@ -2,7 +2,7 @@
 
 Decides: tokens are flat, [T], whatever sequences they belong to; `positions` place them and `attend` (attention.py)
 connects them. q, k and v are one parameter, gate and up another: one matrix product each instead of three and two.
-Differs from `transformers`' modules in nothing that shows in the logits (numerics 5, tests/test_models.py).
+Differs from `transformers`' modules in nothing that shows in the logits (numerics 5, tests/models/test_models.py).
 """
 
 import importlib.util

@@ -6,7 +6,7 @@ float32, and a second kernel weighs the parts by their log-sum-exp. The queries 
 one matrix product, padded to the 16 that tl.dot wants at least; a head dimension that is no power of two is padded
 and masked. A program loads one whole page at a time, so a page's address is one scalar. The number of splits depends
 on the shapes alone and the lengths are read on the device: nothing waits for the host, so a CUDA graph can hold all
-of it. Offsets into the pool are int64. TRITON_INTERPRET=1 runs the same code on a CPU (tests/test_triton_decode.py).
+of it. Offsets into the pool are int64. TRITON_INTERPRET=1 runs the same code on a CPU (tests/models/test_triton_decode.py).
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
