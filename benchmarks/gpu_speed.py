@@ -4,7 +4,6 @@ import platform
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from benchmarks.gpu_tools import (
     random_model,
     random_requests,
     sample,
-    tiny,
 )
 
 from r1v0.config import GrpoConfig, OptimizerConfig, resolve
@@ -27,6 +25,7 @@ from r1v0.grpo.batch import split
 from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.losses import policy_loss
 from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.step import Learner, StepInProgress, train_step
 from r1v0.models.families import ModelConfig
 from r1v0.models.memory import free_memory, kv_bytes, workspace_bytes
 from r1v0.models.transformer import Transformer
@@ -34,7 +33,6 @@ from r1v0.sampling.draw import draw, uniform
 from r1v0.sampling.engine import Engine, close_deck, open_deck
 from r1v0.sampling.pages import PAGE_SIZE, PagedCache
 from r1v0.sampling.sampler import LIVE, POSITION, SamplingSettings, _decode
-from r1v0.trainer.loop import train_step
 from r1v0.types import Completion
 
 GIB = 1 << 30
@@ -240,13 +238,14 @@ def _grpo(bench: Bench, rows: list[Row]) -> None:
     tokens = sum(len(completion.token_ids) for completion in drawn.values())
     rows.append(Row("tokens sampled", tokens, "", f"longest {max(len(c.token_ids) for c in drawn.values())}"))
     rows.append(Row("sampling", tokens / sampled, "tokens/s", f"{sampled:.1f} s"))
-    policy = replace(tiny(torch.device("cpu")), model=model)
     start = time.perf_counter()
-    readings = train_step(policy, None, optimizer, groups_of(asked, drawn), run, 1)
+    learner, step_ = Learner(model, optimizer, run), StepInProgress.of(groups_of(asked, drawn))
+    train_step(learner, step_)
+    metrics = learner.metrics(step_)
     trained = time.perf_counter() - start
-    rows.append(Row("training", readings.tokens / trained, "tokens/s", f"{trained:.1f} s, updates and all"))
+    rows.append(Row("training", metrics["tokens/trained"] / trained, "tokens/s", f"{trained:.1f} s, updates and all"))
     rows.append(Row("whole step", sampled + trained, "s"))
-    at_most(rows, "KL of sampler and trainer in that step", readings.mismatch_kl, "nats a token", 1e-3)
+    at_most(rows, "KL of sampler and trainer in that step", metrics["policy/mismatch_kl"], "nats a token", 1e-3)
 
 
 def countdown(bench: Bench, rows: list[Row]) -> None:

@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 from training_cases import made_up_groups
 
+from r1v0.grpo.step import Learner, StepInProgress, train_step
 from r1v0.jobs.bench import own
 from r1v0.jobs.bench.cases import OWN, Record
 from r1v0.jobs.bench.timing import Run, current_rss, interleaved
 from r1v0.jobs.bench.workload import Work, random_work, requests
 from r1v0.models.device import peak_rss
 from r1v0.sampling.sampler import SamplingSettings, generate
-from r1v0.trainer.loop import train_step
 from r1v0.types import Problem, Prompt
 
 ROWS = 16
@@ -96,7 +96,9 @@ def measure_memory(folder: Path, kind: str, size: int) -> dict[str, int]:
     else:
         work = shaped(base, 4, max(4, size // 256), 256)
         settings = own.settings(work, f"optimizer.micro_batch_tokens={size}")
-        train_step(work.policy, None, own.optimizer_of(work), made_up_groups(work, 0.0), settings, 1)
+        train_step(
+            Learner(work.policy.model, own.optimizer_of(work), settings), StepInProgress.of(made_up_groups(work, 0.0))
+        )
         tokens = size
     return {"bytes": max(0, peak_rss() - before), "tokens": tokens}
 

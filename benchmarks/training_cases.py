@@ -22,12 +22,12 @@ import torch.nn.functional as F
 from r1v0.grpo.batch import pack, split
 from r1v0.grpo.logprobs import ChunkedHead, token_logprobs
 from r1v0.grpo.losses import policy_loss
+from r1v0.grpo.step import Learner, StepInProgress, train_step
 from r1v0.jobs.bench import own
 from r1v0.jobs.bench.cases import Record
 from r1v0.jobs.bench.timing import Run, current_rss, interleaved
 from r1v0.jobs.bench.workload import Work
 from r1v0.models.device import peak_rss
-from r1v0.trainer.loop import train_step
 from r1v0.types import Batch, Completion, Group, Problem, Prompt, Rollout, Score
 
 BUDGET = 4096
@@ -136,7 +136,7 @@ def sparse(work: Work, rounds: int, record: Record) -> None:
         tokens = own.tokens_of(groups)
 
         def step(name: str, groups: list[Group] = groups, tokens: int = tokens) -> int:
-            train_step(work.policy, None, optimizer, groups, settings[name], 1)
+            train_step(Learner(work.policy.model, optimizer, settings[name]), StepInProgress.of(groups))
             return tokens
 
         contenders: dict[str, Run] = {name: lambda name=name, step=step: step(name) for name in settings}

@@ -1,12 +1,16 @@
 """Small models and made-up rollouts for tests."""
 
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models
 
+from r1v0.config import Config
 from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.step import Learner, StepInProgress, train_step
 from r1v0.models.families import ModelConfig
 from r1v0.models.loading import Policy
 from r1v0.models.transformer import Transformer, initialise
@@ -100,3 +104,29 @@ def newest(run: Path) -> Path:
     found = newest_whole(run)
     assert found is not None
     return found
+
+
+@dataclass(frozen=True)
+class StepNumbers:
+    """What a training step reports, under short names."""
+
+    tokens: float
+    loss: float
+    entropy: float
+    mismatch_kl: float
+    clip_frac: float
+    kl: float | None
+    grad_norm: float
+    lr: float
+    skipped: float
+
+
+def trained(
+    policy: Policy, optimizer: Optimizer, groups: Sequence[Group], config: Config, step: int = 1, sound: bool = True
+) -> StepNumbers:
+    """One training step."""
+    learner, in_progress = Learner(policy.model, optimizer, config), StepInProgress.of(groups, step, sound)
+    train_step(learner, in_progress)
+    found = learner.metrics(in_progress)
+    policy_ = {name.removeprefix("policy/"): value for name, value in found.items() if name.startswith("policy/")}
+    return StepNumbers(tokens=found["tokens/trained"], kl=policy_.pop("kl", None), **policy_)

@@ -9,7 +9,7 @@ import pytest
 
 import r1v0
 from r1v0 import cli, config
-from r1v0.trainer.loop import train_step
+from r1v0.grpo.step import train_step
 from tests.conftest import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "results").rglob("*.md")])

@@ -22,7 +22,7 @@ from r1v0.tasks.datasets import DATASETS, eval_name, reward_of
 from r1v0.tasks.prompts import words_of
 from r1v0.tasks.reading.source import Generated, Source
 from r1v0.tasks.rewards import check as check_reward
-from r1v0.trainer.loop import prepare, train
+from r1v0.trainer.setup import prepare
 from tests.tasks.test_data import jsonl, own_cache  # noqa: F401 (a fixture)
 
 MODELS = {  # the presets of this file's own, and their models
@@ -142,7 +142,7 @@ def one_step(name: str, model: str, folder: Path, *more: str) -> Config:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_step_of_every_preset(name: str, model: Path, tmp_path: Path) -> None:
     config = one_step(name, str(model), tmp_path, "grpo.groups=8")
-    train(prepare(config), create(tmp_path / "run", to_toml(config), {}), Progress())
+    prepare(config).run(create(tmp_path / "run", to_toml(config), {}), Progress())
     (row,) = read_metrics(tmp_path / "run")
     assert 0.1 < row["reward/correct"] < 0.9
     assert row["policy/grad_norm"] > 0
@@ -163,7 +163,7 @@ def test_a_step_of_every_preset(name: str, model: Path, tmp_path: Path) -> None:
 def test_a_model_that_cannot_answer_is_no_error(name: str, tmp_path: Path) -> None:
     """The embedded model knows countdown's words only: every word of these questions is <unk>, and nothing is right."""
     config = one_step(name, "tiny", tmp_path, "grpo.groups=4", "grpo.group_size=4", "grpo.max_refills=1", "eval.on=[]")
-    train(prepare(config), create(tmp_path / "run", to_toml(config), {}), Progress())
+    prepare(config).run(create(tmp_path / "run", to_toml(config), {}), Progress())
     (row,) = read_metrics(tmp_path / "run")
     assert (row["reward/correct"], row["groups/all_wrong_frac"]) == (0, 1)
     # A box by chance is worth its extra reward where there is one; nothing else is.

@@ -19,6 +19,7 @@ from r1v0.runs import manifest, runlog
 from r1v0.runs.manifest import checkpoints_in, newest_whole
 from r1v0.runs.runlog import Progress, read_evals, read_metrics
 from r1v0.trainer import checkpoint, loop
+from r1v0.trainer.setup import prepare
 
 SMALL = [
     "steps=4",
@@ -76,7 +77,7 @@ def begin(
     """Start the run or go on with it, as the command line does, up to `stop`. `asked` counts who could have been it."""
     asked = Counter() if asked is None else asked
     found = newest_whole(folder) if folder.exists() else None
-    run = loop.prepare(config, found)
+    run = prepare(config, found)
     log = (
         runlog.resume(folder, to_toml(config), run.state.step, {})
         if folder.exists()
@@ -89,7 +90,7 @@ def begin(
             caller = sys._getframe(1).f_locals  # polling's own word, or an evaluation's standing
             phase = caller.get("phase") or getattr(caller.get("self"), "name", "training")
             place = str(phase).split()[0]
-            here = run.state.step, place, len(run.pending.done) if run.pending else None
+            here = run.state.step, place, len(run.step.done) if run.step else None
             asked[here] += 1
             if stop is not None and here == (stop.step, stop.place, stop.updates) and asked[here] == stop.count:
                 raise Interrupted
@@ -97,7 +98,7 @@ def begin(
         yield check
 
     monkeypatch.setattr(loop, "stoppable", stopping)
-    return loop.train(run, log, Progress())
+    return run.run(log, Progress())
 
 
 def timeless(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,9 +14,8 @@ from r1v0.grpo.losses import policy_loss
 from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.memory import FIXED_BYTES
 from r1v0.models.transformer import Transformer
-from r1v0.trainer.loop import train_step
 from r1v0.types import Batch
-from tests.helpers import PlainSgd, assert_same_weights, random_groups, small_model, small_policy
+from tests.helpers import PlainSgd, assert_same_weights, random_groups, small_model, small_policy, trained
 
 pytestmark = pytest.mark.numeric
 
@@ -169,7 +168,7 @@ def test_a_training_step_goes_on_after_an_error() -> None:
     for visits in (set(), {2}):
         policy = small_policy(scale=4.0)
         failing = Failing(policy.model, 1, True, visits)
-        readings = train_step(policy, None, PlainSgd(policy.model, config.optimizer), groups, config, 1)
+        readings = trained(policy, PlainSgd(policy.model, config.optimizer), groups, config, 1)
         assert failing.raised == len(visits)
         results.append((readings, policy.model))
     (undisturbed, one), (disturbed, other) = results

@@ -21,9 +21,8 @@ from r1v0.models import workers
 from r1v0.models.lora import Lora, add_adapters
 from r1v0.models.transformer import Transformer
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
-from r1v0.trainer.loop import train_step
 from r1v0.types import Batch
-from tests.helpers import PlainSgd, assert_same_weights, random_groups, small_model, small_policy
+from tests.helpers import PlainSgd, assert_same_weights, random_groups, small_model, small_policy, trained
 from tests.trainer.test_loop import assert_same_run, go_on, small_config, start
 
 pytestmark = pytest.mark.numeric
@@ -104,7 +103,7 @@ def test_a_training_step_updates_as_with_one_thread() -> None:
     for threads in (1, THREADS, THREADS):
         torch.set_num_threads(threads)
         policy = small_policy(scale=4.0)
-        readings = train_step(policy, None, PlainSgd(policy.model, config.optimizer), groups, config, 1)
+        readings = trained(policy, PlainSgd(policy.model, config.optimizer), groups, config, 1)
         results.append((readings, policy.model))
     (one, model), (three, other), (_, again) = results
     assert three.tokens == one.tokens

@@ -345,7 +345,7 @@ from r1v0.models.transformer import Transformer, initialise
 from r1v0.grpo.optimizer import Optimizer
 from r1v0.jobs.plan.memory import count_memory
 from r1v0.jobs.plan.shapes import Shape
-from r1v0.trainer import train_step
+from r1v0.grpo.step import Learner, StepInProgress, train_step
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
 
 def step(raw, settings, groups, length):
@@ -360,8 +360,7 @@ def step(raw, settings, groups, length):
             yield Rollout(prompt, Completion(tokens, [-1.0] * len(tokens), "length"), "", Score(sample % 2, sample % 2 == 1))
     made = [list(rollouts(i)) for i in range(groups)]
     optimizer = Optimizer(model, settings.optimizer)
-    policy = Policy(model, None, frozenset([1]), Path("nowhere"))
-    train_step(policy, None, optimizer, [Group(r[0].prompt, r) for r in made], settings, 1)
+    train_step(Learner(model, optimizer, settings), StepInProgress.of([Group(r[0].prompt, r) for r in made]))
     return model
 
 raw, micro_batch, groups, length, checkpointing, threads = json.loads(sys.argv[1])

@@ -13,9 +13,8 @@ from r1v0.models.attention import packed
 from r1v0.models.families import ModelConfig
 from r1v0.models.transformer import Transformer, initialise
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
-from r1v0.trainer.loop import train_step
 from r1v0.types import Completion, Group
-from tests.helpers import rollout, small_policy
+from tests.helpers import rollout, small_policy, trained
 
 pytestmark = pytest.mark.numeric
 
@@ -75,7 +74,7 @@ def test_a_training_step_moves_towards_what_was_rewarded(dtype: torch.dtype) -> 
         groups.append(Group(rollouts[0].prompt, rollouts))
         rewarded += [(prompt, completion, reward) for completion, reward in zip(completions, rewards, strict=True)]
     before = [float(logprobs_of(policy.model, prompt, completion).mean()) for prompt, completion, _ in rewarded]
-    readings = train_step(policy, None, optimizer, groups, config, 1)
+    readings = trained(policy, optimizer, groups, config, 1)
     assert 0 < readings.grad_norm < 100
     assert readings.mismatch_kl < (1e-9 if dtype == torch.float32 else 1e-3)
     after = [float(logprobs_of(policy.model, prompt, completion).mean()) for prompt, completion, _ in rewarded]

@@ -20,6 +20,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from r1v0.base.errors import UserError
+from r1v0.grpo.readings import UpdateReadings, policy_metrics
 from r1v0.report import (
     compute,
     figures,
@@ -31,7 +32,8 @@ from r1v0.report import (
 from r1v0.report.series import Curve, aggregate, datasets, load, smooth, smoothing_width
 from r1v0.rollouts.evaluate import Gain
 from r1v0.runs.health import WATCHERS, Alarm
-from r1v0.trainer.metrics import PolicyReadings, step_row
+from r1v0.tasks.grading.pool import Counters
+from r1v0.trainer.metrics import step_row
 from r1v0.types import Completion, EvalResult, Group, Problem, Prompt, Rollout, Score
 from tests.run_folders import evals, evals_row, metrics_row, write_run
 
@@ -544,9 +546,14 @@ def test_every_logged_key_is_explained_and_every_explained_key_is_logged() -> No
     alarms, _, evaluation = rest.partition("## Evaluations")
     problem = Problem("p", "q", "a", "s")
     rollout = Rollout(Prompt(problem, "q", [1]), Completion([1], [-1.0], "stop"), "a", Score(1.0, True, True))
-    row = step_row(1, [Group(rollout.prompt, [rollout])], PolicyReadings(1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), {})
-    trainer = (root / "src" / "r1v0" / "trainer/loop.py").read_text(encoding="utf-8")
-    logged = set(row) | set(re.findall(r'"((?:verify|time|memory)/\w+)":', trainer))
+    row = step_row(
+        1,
+        [Group(rollout.prompt, [rollout])],
+        policy_metrics([UpdateReadings([1], [0.0], [0.0], [0.0], [0], [0.0], 0.0)], 0.0, True),
+        {},
+    )
+    trainer = (root / "src" / "r1v0" / "trainer" / "loop.py").read_text(encoding="utf-8")
+    logged = set(row) | set(re.findall(r'"((?:time|memory)/\w+)":', trainer)) | Counters().since(Counters()).keys()
     assert explained(training) == logged | {"reward/<name>"}
     lines = {field.name for field in fields(Alarm)} - {"fatal"} | {"action", "to_step", "lr_scale"}
     assert explained(alarms) == lines | set(WATCHERS)

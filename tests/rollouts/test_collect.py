@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models
 from r1v0.base.errors import Interrupted
 from r1v0.base.keys import key
 from r1v0.config import Config, resolve
+from r1v0.grpo.step import StepInProgress
 from r1v0.models.loading import TINY, Policy, load
 from r1v0.rollouts import collect as rollouts
 from r1v0.rollouts.collect import (
@@ -26,7 +27,7 @@ from r1v0.rollouts.collect import (
 )
 from r1v0.sampling.sampler import Request, SamplingSettings
 from r1v0.tasks.datasets import Problems
-from r1v0.tasks.grading.pool import Verifier
+from r1v0.tasks.grading.pool import Counters, Verifier
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
 from tests.helpers import group
 
@@ -72,9 +73,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[list[in
     return seen
 
 
-def collected(policy: Policy, cursor: int, *sets: str) -> rollouts.Collected:
+class NoVerifier:
+    """Counts, and is asked nothing."""
+
+    counters = Counters()
+
+
+def collected(policy: Policy, cursor: int, *sets: str) -> StepInProgress:
     config = resolve("countdown", sets=["grpo.groups=3", "grpo.group_size=2", *sets])
-    return collect(policy, PROBLEMS, config, cursor, cast(Verifier, None), silent)
+    return collect(policy, PROBLEMS, config, 1, cursor, cast(Verifier, NoVerifier()), silent)
 
 
 def ids(groups: Sequence[Group]) -> list[str]:

@@ -14,8 +14,9 @@ import torch
 from r1v0.base.errors import UserError
 from r1v0.config import Config, resolve, to_toml
 from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.readings import UpdateReadings
+from r1v0.grpo.step import StepInProgress
 from r1v0.models.loading import TINY, Policy, load, resolve_model
-from r1v0.rollouts.collect import Collected
 from r1v0.runs import manifest
 from r1v0.runs.manifest import MANIFEST, checkpoint_name, checkpoints_in, damage, newest_whole, place
 from r1v0.trainer import checkpoint as checkpoints
@@ -28,8 +29,7 @@ from r1v0.trainer.checkpoint import (
     restore,
     save_checkpoint,
 )
-from r1v0.trainer.half_step import NAME, Pending, load_pending
-from r1v0.trainer.metrics import UpdateReadings
+from r1v0.trainer.half_step import NAME, load_step
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
 from tests.helpers import newest
 
@@ -423,26 +423,26 @@ def graded(seed: int) -> Group:
 
 def test_a_step_that_was_stopped_half_way_comes_back_as_it_was(run: Path, trained: tuple[Policy, Optimizer]) -> None:
     sampled = [graded(seed) for seed in range(3)]
-    collected = Collected([sampled[2], sampled[0]][::-1], sampled, 77, 1.5, 0.25)
     done = [UpdateReadings([3, 4], [0.1, float("nan")], [1.0, 2.0], [1e-9, 0.0], [0, 1], [0.0, 0.0], 1 / 3)]
-    pending = Pending(collected, {"verify/timeouts": 1}, done)
+    useful = [sampled[2], sampled[0]][::-1]
+    pending = StepInProgress(6, sampled, useful, 77, 1.5, 0.25, {"verify/timeouts": 1}, done)
     path = save_checkpoint(run, *trained, TrainerState(3, 48), CONFIG, pending)
     assert path.name == "step-00003.01"
     assert damage(path) is None
     assert NAME in json.loads((path / MANIFEST).read_text())["files"]
-    found = load_pending(path)
+    found = load_step(path, 6)
     assert found is not None
-    assert found.collected.sampled == sampled
-    assert [sampled.index(group) for group in found.collected.groups] == [0, 2]
-    assert all(any(group is other for other in found.collected.sampled) for group in found.collected.groups)
-    assert (found.collected.cursor, found.counted) == (77, {"verify/timeouts": 1})
+    assert found.sampled == sampled
+    assert [sampled.index(group) for group in found.groups] == [0, 2]
+    assert all(any(group is other for other in found.sampled) for group in found.groups)
+    assert (found.cursor, found.counted) == (77, {"verify/timeouts": 1})
     assert repr(found.done) == repr(done)
-    assert load_pending(step(run)) is None
+    assert load_step(step(run), 6) is None
     whole = (path / NAME).read_bytes()
     for damaged in (whole[:-9], whole[:40], b"", b"\x1f\x8b", whole[:30] + b"xx" + whole[32:]):
         (path / NAME).write_bytes(damaged)
         with pytest.raises(UserError, match="damaged"):
-            load_pending(path)
+            load_step(path, 6)
 
 
 def test_a_kill_while_saving_leaves_the_checkpoints_before(

@@ -19,8 +19,8 @@ from r1v0.models.attention import packed
 from r1v0.models.loading import load
 from r1v0.runs import runlog
 from r1v0.runs.runlog import Progress, read_evals, read_metrics
-from r1v0.trainer.loop import prepare, train, train_step
-from tests.helpers import Notes, PlainSgd, assert_same_weights, newest, random_groups, small_policy
+from r1v0.trainer.setup import prepare
+from tests.helpers import Notes, PlainSgd, assert_same_weights, newest, random_groups, small_policy, trained
 
 SMALL = [
     "grpo.groups=4",
@@ -38,7 +38,7 @@ def small_config(*more: str, preset: str = "countdown") -> Config:
 
 def start(config: Config, folder: Path, progress: Progress | None = None) -> Path:
     run = prepare(config)
-    return train(run, runlog.create(folder, to_toml(config), {}), progress or Progress())
+    return run.run(runlog.create(folder, to_toml(config), {}), progress or Progress())
 
 
 def go_on(folder: Path, **changes: Any) -> Path:
@@ -49,7 +49,7 @@ def go_on(folder: Path, **changes: Any) -> Path:
         else config
     )
     run = prepare(config, newest(folder))
-    return train(run, runlog.resume(folder, to_toml(config), run.state.step, {}), Progress())
+    return run.run(runlog.resume(folder, to_toml(config), run.state.step, {}), Progress())
 
 
 def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -156,7 +156,7 @@ def test_sparse_and_dense_take_the_same_step() -> None:
         sets = ["grpo.variant=grpo", "optimizer.warmup_steps=0", "optimizer.lr=300.0"]
         config = small_config(f"grpo.sparse={sparse}", *sets)
         policy = small_policy(scale=4.0)
-        readings = train_step(policy, None, PlainSgd(policy.model, config.optimizer), groups, config, 1)
+        readings = trained(policy, PlainSgd(policy.model, config.optimizer), groups, config, 1)
         results.append((readings, policy.model))
     (sparse_readings, sparse_model), (dense_readings, dense_model) = results
     assert sparse_readings.tokens < dense_readings.tokens

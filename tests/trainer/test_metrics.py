@@ -3,8 +3,9 @@
 import math
 from dataclasses import asdict
 
+from r1v0.grpo.readings import UpdateReadings, policy_metrics
 from r1v0.rollouts.evaluate import Answer, summarise
-from r1v0.trainer.metrics import PolicyReadings, step_row
+from r1v0.trainer.metrics import step_row
 from r1v0.types import Completion, FinishReason, Group, Problem, Prompt, Rollout, Score
 
 ANSWERS: list[tuple[int, FinishReason, bool]] = [
@@ -23,7 +24,12 @@ def trained(answers: list[tuple[int, FinishReason, bool]]) -> dict[str, float]:
         Rollout(prompt, Completion([1] * tokens, [-1.0] * tokens, reason), "text", Score(float(right), right))
         for tokens, reason, right in answers
     ]
-    return step_row(1, [Group(prompt, rollouts)], PolicyReadings(1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0), {})
+    return step_row(
+        1,
+        [Group(prompt, rollouts)],
+        policy_metrics([UpdateReadings([1], [0.0], [0.0], [0.0], [0], [0.0], 0.0)], 0.0, True),
+        {},
+    )
 
 
 def evaluated(answers: list[tuple[int, FinishReason, bool]]) -> dict[str, float]:

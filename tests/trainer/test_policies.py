@@ -13,8 +13,8 @@ from r1v0.config import resolve
 from r1v0.models.loading import TINY, load
 from r1v0.runs.runlog import read_metrics
 from r1v0.trainer.checkpoint import restore
-from r1v0.trainer.loop import prepare
 from r1v0.trainer.policies import fresh, reference_policy, sampling_policy, trained_policy
+from r1v0.trainer.setup import prepare
 from tests.helpers import newest
 from tests.trainer.test_loop import assert_same_run, go_on, small_config, start
 
@@ -75,7 +75,7 @@ def test_a_live_run_with_adapters_goes_back_to_a_checkpoint(tmp_path: Path) -> N
     start(config, tmp_path / "run")
     early, late = (tmp_path / "run" / "checkpoints" / f"step-0000{step}" for step in (1, 2))
     run, expected = prepare(config, late), prepare(config, early)
-    assert restore(run.policy, run.optimizer, early) == expected.state
+    assert restore(run.policy, run.learner.optimizer, early) == expected.state
     wanted = dict(expected.policy.model.named_parameters())
     assert all(torch.equal(p, wanted[name]) for name, p in run.policy.model.named_parameters())
 

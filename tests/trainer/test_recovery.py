@@ -27,9 +27,10 @@ from r1v0.sampling.draw import draw
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.trainer import recovery
 from r1v0.trainer.checkpoint import TrainerState, load_state
-from r1v0.trainer.loop import Run, prepare, train, train_step
+from r1v0.trainer.loop import Trainer
+from r1v0.trainer.setup import prepare
 from r1v0.types import Batch, Completion
-from tests.helpers import EOS, VOCAB, Notes, newest, random_groups, small_model, small_policy
+from tests.helpers import EOS, VOCAB, Notes, newest, random_groups, small_model, small_policy, trained
 from tests.trainer.test_loop import assert_same_run, go_on, small_config, start
 
 FIRE_AT = 5
@@ -59,7 +60,7 @@ def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
     return load_file(folder / "checkpoints" / f"step-{step:05d}" / "model.safetensors")
 
 
-def break_weights(run: Run) -> None:
+def break_weights(run: Trainer) -> None:
     """NaN in one weight of every layer: what a damaged model folder or an overflow looks like."""
     with torch.no_grad():
         next(iter(run.policy.model.parameters()))[3] = float("nan")
@@ -159,7 +160,7 @@ def test_too_many_rollbacks_end_the_run(alarm_at: list[int], tmp_path: Path) -> 
     config = quick_config(*ROLLBACK, "steps=20")
     run = prepare(config)
     with pytest.raises(recovery.Unhealthy, match="after 2 rollbacks"):
-        train(run, runlog.create(out, to_toml(config), {}), Progress())
+        run.run(runlog.create(out, to_toml(config), {}), Progress())
     assert [(row["step"], row["action"]) for row in read_health(out)] == [(3, "rollback"), (6, "rollback"), (8, "stop")]
     assert load_state(newest(out)) == TrainerState(step=8, cursor=16, lr_scale=0.0625, rollbacks=2)
 
@@ -169,7 +170,7 @@ def test_without_an_evaluated_checkpoint_there_is_nothing_to_go_back_to(alarm_at
     config = quick_config(*ROLLBACK)
     run = prepare(config)
     with pytest.raises(UserError, match="no evaluated checkpoint to go back to"):
-        train(run, runlog.create(tmp_path / "run", to_toml(config), {}), Progress())
+        run.run(runlog.create(tmp_path / "run", to_toml(config), {}), Progress())
 
 
 # non-finite losses and gradients
@@ -187,12 +188,12 @@ def test_an_update_that_is_not_finite_leaves_everything_as_it_was(bad: float, va
     policy = small_policy(scale=4.0)
     optimizer = Optimizer(policy.model, config.optimizer)
     good, groups = random_groups(1), random_groups(3)
-    assert train_step(policy, None, optimizer, good, config, 1).skipped == 0  # moments are there
+    assert trained(policy, optimizer, good, config, 1).skipped == 0  # moments are there
     before = state_of(optimizer)
     for group in groups:
         for rollout in group.rollouts:
             rollout.completion.logprobs[0] = bad
-    readings = train_step(policy, None, optimizer, groups, config, 2)
+    readings = trained(policy, optimizer, groups, config, 2)
     after = state_of(optimizer)
     if readings.skipped:
         assert all(torch.equal(before[name], after[name]) for name in before)
@@ -200,7 +201,7 @@ def test_an_update_that_is_not_finite_leaves_everything_as_it_was(bad: float, va
     assert all(torch.isfinite(value).all() for value in after.values())
     assert all(parameter.grad is None for parameter in optimizer.parameters.values())
     assert readings.skipped or math.isinf(bad)  # an infinite ratio may be clipped to a harmless one
-    assert train_step(policy, None, optimizer, good, config, 3).skipped == 0  # and the run goes on
+    assert trained(policy, optimizer, good, config, 3).skipped == 0  # and the run goes on
 
 
 def test_one_bad_update_of_several_is_skipped_alone() -> None:
@@ -209,7 +210,7 @@ def test_one_bad_update_of_several_is_skipped_alone() -> None:
     optimizer = Optimizer(policy.model, config.optimizer)
     groups = random_groups(3, count=6, flat=0)
     groups[0].rollouts[0].completion.logprobs[0] = float("nan")
-    readings = train_step(policy, None, optimizer, groups, config, 1)
+    readings = trained(policy, optimizer, groups, config, 1)
     assert readings.skipped == 1
     assert all(torch.tensor(value).isfinite() for value in (readings.loss, readings.entropy, readings.grad_norm))
     steps = {float(value) for name, value in optimizer.state_tensors().items() if name.startswith("step/")}
@@ -221,7 +222,7 @@ def test_what_was_sampled_by_a_broken_model_trains_nothing_even_if_its_groups_ar
     policy = small_policy(scale=4.0)
     optimizer = Optimizer(policy.model, config.optimizer)
     before = state_of(optimizer)
-    readings = train_step(policy, None, optimizer, random_groups(1, count=3, flat=3), config, 1, sound=False)
+    readings = trained(policy, optimizer, random_groups(1, count=3, flat=3), config, 1, sound=False)
     assert readings.skipped == 1
     assert all(torch.equal(before[name], value) for name, value in state_of(optimizer).items())
 
@@ -246,7 +247,7 @@ def test_a_model_that_breaks_is_noticed_saved_and_stopped(tmp_path: Path) -> Non
     run, out, notes = prepare(config), tmp_path / "run", Notes()
     break_weights(run)
     with pytest.raises(recovery.Unhealthy) as error:
-        train(run, runlog.create(out, to_toml(config), {}), notes)
+        run.run(runlog.create(out, to_toml(config), {}), notes)
     assert "stopped after step 2 (health.max_skipped is 2)" in str(error.value)
     assert "not finite in 2 steps in a row" in str(error.value)
     rows = read_metrics(out)
@@ -264,7 +265,7 @@ def test_the_saved_batch_reproduces_the_failure(tmp_path: Path) -> None:
     run, out = prepare(config), tmp_path / "run"
     break_weights(run)
     with pytest.raises(recovery.Unhealthy):
-        train(run, runlog.create(out, to_toml(config), {}), Progress())
+        run.run(runlog.create(out, to_toml(config), {}), Progress())
     saved = out / "not-finite" / "step-00001"
     tensors = load_file(saved / "batch.safetensors")
     batch = Batch(**{name.partition("/")[2]: value for name, value in tensors.items()})
@@ -292,7 +293,7 @@ def test_skipped_steps_count_over_a_stop_and_a_resume(tmp_path: Path) -> None:
     run, out = prepare(config), tmp_path / "run"
     break_weights(run)
     with pytest.raises(recovery.Unhealthy, match="after step 3"):
-        train(run, runlog.create(out, to_toml(config), {}), Progress())
+        run.run(runlog.create(out, to_toml(config), {}), Progress())
     (out / "checkpoints" / "step-00003").rename(tmp_path / "gone")
     with pytest.raises(recovery.Unhealthy, match="after step 3"):
         go_on(out)

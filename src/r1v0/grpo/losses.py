@@ -26,6 +26,8 @@ class LossReadings:
     clipped: Tensor
     mismatch: Tensor
     kl: Tensor
+    entropy: Tensor | float = 0.0
+    """of what was sampled from, which the loss itself does not need"""
 
 
 def ppo(ratio: Tensor, logprobs: Tensor, batch: Batch, config: GrpoConfig) -> Tensor:

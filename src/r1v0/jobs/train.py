@@ -27,23 +27,25 @@ from r1v0.runs import manifest, runlog
 from r1v0.runs.inputs import located, record, restored
 from r1v0.runs.provenance import environment
 from r1v0.runs.settings import Settled, resumed
-from r1v0.trainer import checkpoint, loop
+from r1v0.trainer import checkpoint
+from r1v0.trainer.loop import Trainer, first_answers
+from r1v0.trainer.setup import prepare
 
 LONG_S = 600.0
 
 
 def begin(settled: Settled, out: Path | None, name: str) -> None:
-    """A new run in `out`, or in the next free runs/NAME-001. Raises UserError and Interrupted, as `trainer.train` does."""
+    """A new run in `out`, or in the next free runs/NAME-001. Raises UserError and Interrupted, as `Trainer.run` does."""
     if out is not None:
         runlog.need_free(out)
-    run = loop.prepare(settled.config)
-    run.config = located(run.config)
+    trainer = prepare(settled.config)
+    trainer.config = located(trainer.config)
     with ExitStack() as stack:
         folder = out or stack.enter_context(runlog.claimed(name))
         stack.enter_context(hold(folder))
         runlog.need_free(folder)
-        log = runlog.create(folder, settled.of(run.config).toml(), about(run, record(run.config, folder)))
-        watch(run, log, settled.line)
+        log = runlog.create(folder, settled.of(trainer.config).toml(), about(trainer, record(trainer.config, folder)))
+        watch(trainer, log, settled.line)
 
 
 def resume(folder: Path, sets: Sequence[str]) -> None:
@@ -53,14 +55,14 @@ def resume(folder: Path, sets: Sequence[str]) -> None:
         start = newest(folder, settled.config)
         config_here = restored(settled.config, folder, runlog.environment_of(folder), manifest.to_stderr)
         settled = settled.of(located(config_here))
-        run = loop.prepare(settled.config, start)
-        if run.state.step > settled.config.steps:
+        trainer = prepare(settled.config, start)
+        if trainer.state.step > settled.config.steps:
             steps = settled.config.steps
-            raise UserError(f"{folder} is at step {run.state.step} and steps is {steps}: set more to go on")
-        loop.first_answers(folder)  # if they are damaged, say so before anything is changed
-        files = record(run.config, folder)
-        log = runlog.resume(folder, settled.of(run.config).toml(), run.state.step, about(run, files))
-        watch(run, log, settled.line)
+            raise UserError(f"{folder} is at step {trainer.state.step} and steps is {steps}: set more to go on")
+        first_answers(folder)  # if they are damaged, say so before anything is changed
+        files = record(trainer.config, folder)
+        log = runlog.resume(folder, settled.of(trainer.config).toml(), trainer.state.step, about(trainer, files))
+        watch(trainer, log, settled.line)
 
 
 def newest(folder: Path, settings: config.Config) -> Path | None:
@@ -75,45 +77,45 @@ def newest(folder: Path, settings: config.Config) -> Path | None:
     return start
 
 
-def foretold(run: loop.Run) -> str:
+def foretold(trainer: Trainer) -> str:
     """The line of `r1v0 plan` for what is left of a run, if that is more than ten minutes; else empty."""
-    config, device = run.config, run.policy.device
-    config = replace(config, steps=config.steps - run.state.step)
-    shape = Shape(run.policy.model.config, "the model")
+    config, device = trainer.config, trainer.policy.device
+    config = replace(config, steps=config.steps - trainer.state.step)
+    shape = Shape(trainer.policy.model.config, "the model")
     if device.type == "cuda":
         name, memory = device_name(device), torch.cuda.get_device_properties(device).total_memory / GIB
         plan = make_plan(config, name if find_card(name) else None, memory, shape=shape)
     else:
-        half = torch.bfloat16 in (run.policy.model.norm.dtype, run.sampling.model.norm.dtype)
+        half = torch.bfloat16 in (trainer.policy.model.norm.dtype, trainer.sampling.model.norm.dtype)
         plan = make_plan(config, bfloat16=bfloat16_cost() if half else 1.0, shape=shape)
     return in_a_line(plan) if plan.run_s[0] > LONG_S else ""
 
 
-def about(run: loop.Run, files: dict[str, dict[str, str]]) -> dict[str, object]:
+def about(trainer: Trainer, files: dict[str, dict[str, str]]) -> dict[str, object]:
     """What env.json says of a run that needs these `files`."""
     used = {
-        "problems": run.problems.size or None,
-        "malformed": run.problems.malformed,
-        "dropped": run.problems.dropped,
+        "problems": trainer.problems.size or None,
+        "malformed": trainer.problems.malformed,
+        "dropped": trainer.problems.dropped,
     }
-    found = environment(device_name(run.policy.device), set_threads(run.config))
-    dtype = str(run.policy.model.norm.dtype).removeprefix("torch.")
+    found = environment(device_name(trainer.policy.device), set_threads(trainer.config))
+    dtype = str(trainer.policy.model.norm.dtype).removeprefix("torch.")
     more = {"files": files} if files else {}
     return found | {"data": used, "dtype": dtype, "operators": outcomes()} | more
 
 
-def watch(run: loop.Run, log: runlog.RunLog, line: str) -> None:
+def watch(trainer: Trainer, log: runlog.RunLog, line: str) -> None:
     """Train, and tell whoever watches; `line` says with which settings."""
     with open_progress() as progress:
         progress.note(line)
-        if told := foretold(run):
+        if told := foretold(trainer):
             progress.note(told)
-        if run.state.step == run.config.steps:
-            progress.note(f"the run has done its {run.config.steps} steps; to go on, add --set steps=N with more")
+        if trainer.state.step == trainer.config.steps:
+            progress.note(f"the run has done its {trainer.config.steps} steps; to go on, add --set steps=N with more")
         try:
-            progress.finish({"checkpoint": loop.train(run, log, progress)})
+            progress.finish({"checkpoint": trainer.run(log, progress)})
         except Interrupted:
-            inside = f", {len(run.pending.done)} updates into the next" if run.pending else ""
+            inside = f", {len(trainer.step.done)} updates into the next" if trainer.step else ""
             again = typed("train", "--resume", log.folder)
-            progress.note(f"stopped after step {run.state.step}{inside}; go on with: {again}")
+            progress.note(f"stopped after step {trainer.state.step}{inside}; go on with: {again}")
             raise

@@ -10,7 +10,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import cache
 
 from tokenizers import Tokenizer
@@ -18,6 +17,7 @@ from tokenizers import Tokenizer
 from r1v0.base.errors import Interrupted
 from r1v0.base.keys import key, unit
 from r1v0.config import Config, RewardConfig
+from r1v0.grpo.step import StepInProgress
 from r1v0.models.loading import Policy
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.tasks.datasets import Problems, reward_of
@@ -26,22 +26,18 @@ from r1v0.tasks.prompts import make_prompts, make_stops
 from r1v0.types import Completion, Group, Prompt, Rollout, Score
 
 
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """A step's groups. `sampled` holds all of them, `groups` those to train on (with refill: only such as have a
-    gradient). `cursor` is the index of the next problem. Seconds: `verify_s` is grading that sampling did not hide."""
-
-    groups: list[Group]
-    sampled: list[Group]
-    cursor: int
-    sample_s: float
-    verify_s: float
-
-
 def collect(
-    policy: Policy, problems: Problems, config: Config, cursor: int, verifier: Verifier, poll: Callable[[int], None]
-) -> Collected:
-    """Sample and grade the groups of one training step, from the problems at `cursor` on."""
+    policy: Policy,
+    problems: Problems,
+    config: Config,
+    number: int,
+    cursor: int,
+    verifier: Verifier,
+    poll: Callable[[int], None],
+) -> StepInProgress:
+    """Sample and grade the groups of training step `number`, from the problems at `cursor` on. With refill only groups that
+    have a gradient are to be trained on."""
+    began, before = time.perf_counter(), verifier.counters
     sampled: list[Group] = []
     useful: list[Group] = []
     sample_s = verify_s = 0.0
@@ -60,7 +56,15 @@ def collect(
         sample_s, verify_s = sample_s + seconds[0], verify_s + seconds[1]
         if len(useful) == wanted:
             break
-    return Collected(useful, sampled, cursor, sample_s, verify_s)
+    counted = verifier.counters.since(before)
+    return StepInProgress(
+        number, sampled, useful, cursor, sample_s, verify_s, counted, began=began, sound=all_finite(sampled)
+    )
+
+
+def all_finite(groups: Sequence[Group]) -> bool:
+    """Whether every sampled logprob is a number."""
+    return all(rollout.completion.finite for group in groups for rollout in group.rollouts)
 
 
 def sample_groups(

@@ -28,6 +28,7 @@ from r1v0.base.reading import read_json
 from r1v0.base.writing import amount_of, flush, free_bytes, writing
 from r1v0.config import Config, parse, to_toml
 from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.step import StepInProgress
 from r1v0.models.loading import Policy, read_weights, save
 from r1v0.runs.manifest import (
     OPTIMIZER,
@@ -43,7 +44,7 @@ from r1v0.runs.manifest import (
     to_stderr,
 )
 from r1v0.runs.runlog import CHECKPOINTS, read_evals
-from r1v0.trainer.half_step import Pending, write_pending
+from r1v0.trainer.half_step import write_step
 
 FORMAT = 2
 """of state.json; 1 (which did not say so) had no manifest"""
@@ -63,13 +64,18 @@ class TrainerState:
 
 
 def save_checkpoint(
-    run: Path, policy: Policy, optimizer: Optimizer, state: TrainerState, config: Config, pending: Pending | None = None
+    run: Path,
+    policy: Policy,
+    optimizer: Optimizer,
+    state: TrainerState,
+    config: Config,
+    step: StepInProgress | None = None,
 ) -> Path:
     """Write checkpoints/step-NNNNN, or with a half-done step step-NNNNN.UU. What has that name already is replaced.
 
     Raises UserError if it cannot be written; whatever was there before is then as it was.
     """
-    final = run / CHECKPOINTS / checkpoint_name(state.step, len(pending.done) if pending else None)
+    final = run / CHECKPOINTS / checkpoint_name(state.step, len(step.done) if step else None)
     aside = final.with_name(f".{final.name}.writing")
     tensors = optimizer.state_tensors()
     parameters = policy.model.parameters()
@@ -80,8 +86,8 @@ def save_checkpoint(
             (aside / TRAINER).mkdir(parents=True)
             save(policy, aside, metadata={"r1v0_step": str(state.step)})
             save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside / OPTIMIZER)
-            if pending:
-                write_pending(aside, pending)
+            if step:
+                write_step(aside, step)
             (aside / CONFIG).write_text(to_toml(config), encoding="utf-8")
             (aside / STATE).write_text(json.dumps({"format": FORMAT, **asdict(state)}) + "\n", encoding="utf-8")
             seal(aside)

@@ -13,51 +13,40 @@ import json
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from r1v0.base.errors import UserError
 from r1v0.base.writing import write_atomic
-from r1v0.rollouts.collect import Collected
-from r1v0.trainer.metrics import UpdateReadings
+from r1v0.grpo.readings import UpdateReadings
+from r1v0.grpo.step import StepInProgress
+from r1v0.rollouts.collect import all_finite
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
 
 NAME = "trainer/pending.json.gz"
 MAX_BYTES = 4 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A step after its sampling. `counted` are the verify/* of its metrics, `done` its finished updates, in order (the list
-    grows). `began` is the step's begin on this process's clock, in seconds, so that time/step_s counts what it cost."""
-
-    collected: Collected
-    counted: dict[str, int]
-    done: list[UpdateReadings] = field(default_factory=list)
-    began: float = field(default_factory=time.perf_counter)
-
-
-def write_pending(checkpoint: Path, pending: Pending) -> None:
-    """Write it into a new checkpoint. Raises OSError."""
-    collected = pending.collected
-    useful = {id(group) for group in collected.groups}
+def write_step(checkpoint: Path, step: StepInProgress) -> None:
+    """Write a step that is sampled into a new checkpoint. Raises OSError."""
+    useful = {id(group) for group in step.groups}
     content = {
-        "groups": [_group(group) for group in collected.sampled],
-        "useful": [i for i, group in enumerate(collected.sampled) if id(group) in useful],
-        "cursor": collected.cursor,
-        "sample_s": collected.sample_s,
-        "verify_s": collected.verify_s,
-        "counted": pending.counted,
-        "done": [dataclasses.asdict(update) for update in pending.done],
-        "spent_s": time.perf_counter() - pending.began,
+        "groups": [_group(group) for group in step.sampled],
+        "useful": [i for i, group in enumerate(step.sampled) if id(group) in useful],
+        "cursor": step.cursor,
+        "sample_s": step.sample_s,
+        "verify_s": step.verify_s,
+        "counted": step.counted,
+        "done": [dataclasses.asdict(update) for update in step.done],
+        "spent_s": time.perf_counter() - step.began,
     }
     packed = gzip.compress(json.dumps(content).encode("ascii"), compresslevel=1, mtime=0)
     write_atomic(checkpoint / NAME, packed)
 
 
-def load_pending(checkpoint: Path) -> Pending | None:
-    """The step that the checkpoint stands in; None if it stands between two. Raises UserError for a damaged file."""
+def load_step(checkpoint: Path, number: int) -> StepInProgress | None:
+    """The step, of that number, in which the checkpoint stands; None if it stands between two. Raises UserError for a damaged
+    file."""
     path = checkpoint / NAME
     if not path.is_file():
         return None
@@ -68,15 +57,18 @@ def load_pending(checkpoint: Path) -> Pending | None:
             raise ValueError
         raw = json.loads(data)
         sampled = [_parse_group(group) for group in raw["groups"]]
-        collected = Collected(
-            [sampled[i] for i in raw["useful"]],
+        return StepInProgress(
+            number,
             sampled,
+            [sampled[i] for i in raw["useful"]],
             int(raw["cursor"]),
             float(raw["sample_s"]),
             float(raw["verify_s"]),
+            dict(raw["counted"]),
+            [UpdateReadings(**update) for update in raw["done"]],
+            time.perf_counter() - float(raw["spent_s"]),
+            all_finite(sampled),
         )
-        done = [UpdateReadings(**update) for update in raw["done"]]
-        return Pending(collected, dict(raw["counted"]), done, time.perf_counter() - float(raw["spent_s"]))
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged ({error.__class__.__name__}): remove {checkpoint} to go on from an earlier checkpoint"

@@ -4,9 +4,7 @@ Decides: rates of correctness, length and reflection are over all rollouts that 
 that were replaced or dropped; policy/* are over the tokens that were trained on.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from r1v0.base.stats import mean
@@ -14,62 +12,11 @@ from r1v0.rollouts.reflection import reflects
 from r1v0.types import Group
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateReadings:
-    """What one optimizer update reports: sums over the scored tokens of each of its micro-batches, and the gradient's norm.
-
-    Plain numbers, so that a step that is stopped between two updates can keep them (half_step.py).
-    """
-
-    tokens: list[int]
-    loss: list[float]
-    entropy: list[float]
-    mismatch: list[float]
-    clipped: list[int]
-    kl: list[float]
-    grad_norm: float
-
-    @property
-    def skipped(self) -> bool:
-        """The loss or its gradient was not finite, and nothing was changed."""
-        return not math.isfinite(self.grad_norm)
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyReadings:
-    """What a step's updates report. Means over trained tokens; loss and gradient norm are means over updates."""
-
-    tokens: int
-    loss: float
-    entropy: float
-    mismatch_kl: float
-    clip_frac: float
-    kl: float | None
-    grad_norm: float
-    lr: float
-    skipped: int = 0
-
-
-def policy_readings(updates: Sequence[UpdateReadings], lr: float, with_kl: bool) -> PolicyReadings:
-    """The readings of a step's updates together. `with_kl`: there was a reference model."""
-    made = [update for update in updates if not update.skipped]
-    tokens = sum(sum(update.tokens) for update in made)
-    per_token = 1 / tokens if tokens else math.nan
-    return PolicyReadings(
-        tokens=sum(sum(update.tokens) for update in updates),
-        loss=math.fsum(loss for update in made for loss in update.loss) / len(made) if made else math.nan,
-        entropy=math.fsum(entropy for update in made for entropy in update.entropy) * per_token,
-        mismatch_kl=math.fsum(mismatch for update in made for mismatch in update.mismatch) * per_token,
-        clip_frac=sum(sum(update.clipped) for update in made) * per_token,
-        kl=math.fsum(kl for update in made for kl in update.kl) * per_token if with_kl else None,
-        grad_norm=mean(update.grad_norm for update in made),
-        lr=lr,
-        skipped=len(updates) - len(made),
-    )
-
-
-def step_row(step: int, sampled: Sequence[Group], policy: PolicyReadings, extra: Mapping[str, float]) -> dict[str, Any]:
-    """One step's metrics; `extra` holds the verify/*, time/* and memory/* of the trainer."""
+def step_row(
+    step: int, sampled: Sequence[Group], policy: Mapping[str, float], extra: Mapping[str, float]
+) -> dict[str, Any]:
+    """One step's metrics; `policy` holds those of the updates (grpo/readings.py), `extra` the verify/*, time/* and memory/* of
+    the trainer."""
     rollouts = [rollout for group in sampled for rollout in group.rollouts]
     lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
     correct = [rollout.score.correct for rollout in rollouts]
@@ -95,19 +42,10 @@ def step_row(step: int, sampled: Sequence[Group], policy: PolicyReadings, extra:
         "groups/all_correct_frac": mean(all(r.score.correct for r in group.rollouts) for group in sampled),
         "groups/all_wrong_frac": mean(not any(r.score.correct for r in group.rollouts) for group in sampled),
         "tokens/sampled": sum(lengths),
-        "tokens/trained": policy.tokens,
-        "policy/loss": policy.loss,
-        "policy/entropy": policy.entropy,
-        "policy/mismatch_kl": policy.mismatch_kl,
-        "policy/clip_frac": policy.clip_frac,
-        "policy/grad_norm": policy.grad_norm,
-        "policy/lr": policy.lr,
-        "policy/skipped": policy.skipped,
+        **{name: value for name, value in policy.items() if name != "policy/kl"},
         "reflection/frac": mean(reflects(rollout.text) for rollout in rollouts),
     }
-    if policy.kl is not None:
-        row["policy/kl"] = policy.kl
-    return row | dict(extra)
+    return row | {name: value for name, value in policy.items() if name == "policy/kl"} | dict(extra)
 
 
 def rollout_records(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:

@@ -6,10 +6,10 @@ nothing is deleted, the fall stays in the curves, and the batch that did harm is
 best, and when an alarm sounds, follows from files that a resumed run has too.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from safetensors.torch import save_file
 
@@ -20,14 +20,11 @@ from r1v0.base.writing import write_atomic, writing
 from r1v0.config import Config
 from r1v0.grpo.batch import make_updates
 from r1v0.runs import runlog
-from r1v0.runs.health import Alarm, Row, Watch, watch_rows
+from r1v0.runs.health import Alarm, Watch, watch_rows
 from r1v0.runs.manifest import place
-from r1v0.trainer.checkpoint import as_os_error, best_checkpoint, restore
+from r1v0.trainer.checkpoint import TrainerState, as_os_error, best_checkpoint
 from r1v0.trainer.metrics import rollout_records
 from r1v0.types import Group
-
-if TYPE_CHECKING:
-    from r1v0.trainer.loop import Run
 
 NOT_FINITE = "not-finite"
 
@@ -42,66 +39,78 @@ def watch_of(config: Config, folder: Path) -> Watch:
     return watch_rows(config, runlog.read_metrics(folder), rollbacks)[0]
 
 
-def respond(run: "Run", row: Row, groups: Sequence[Group], log: runlog.RunLog, progress: runlog.Progress) -> None:
-    """Watch a step that is done and logged. Raises Unhealthy where the run must end; `groups` are then saved if they are
-    to blame. A rollback changes the policy, its optimizer and the learning rate of the steps to come."""
-    alarms = run.watch.add(row)
-    if not alarms:
-        return
-    step = run.state.step
-    serious = [alarm for alarm in alarms if alarm.fatal or alarm.kind != "not_finite"]
-    action, best = _action(run, serious, log.folder, progress)
-    told: dict[str, Any] = {}
-    if best is not None:
-        restore(run.policy, run.optimizer, best)
-        scale = run.state.lr_scale * run.config.health.rollback_lr
-        run.state = replace(run.state, lr_scale=scale, rollbacks=run.state.rollbacks + 1)
-        run.watch.rolled_back()
-        told = {"to_step": place(best)[0], "lr_scale": scale}
-    log.append_health([_line(alarm, action if alarm in serious else "warn", told) for alarm in alarms])
-    for alarm in alarms:
-        progress.note(f"warning: step {step}: {alarm.message}")
-    if best is not None:
-        progress.note(f"rolled back to {best.name}'s weights; learning rate x {run.state.lr_scale:g} from here on")
-    if any(alarm.fatal for alarm in serious):
-        progress.note(f"the batch is in {save_batch(log.folder, step, groups, run.config)}")
-    if action == "stop":
-        raise Unhealthy(_ending(run, serious, log.folder))
+@dataclass(frozen=True)
+class Decision:
+    """What is done about a step's alarms. `serious` are those that an action is for; `back_to` is the checkpoint whose weights a
+    rollback takes, and `lr_scale` the learning rate's share from then on."""
 
+    alarms: Sequence[Alarm]
+    serious: Sequence[Alarm]
+    action: Literal["warn", "stop", "rollback"]
+    back_to: Path | None = None
+    lr_scale: float = 1.0
 
-def _action(run: "Run", serious: Sequence[Alarm], folder: Path, progress: runlog.Progress) -> tuple[str, Path | None]:
-    """("warn" | "stop" | "rollback", the checkpoint to go back to)."""
-    settings = run.config.health
-    if not serious or (settings.action == "warn" and not any(alarm.fatal for alarm in serious)):
-        return "warn", None
-    if settings.action != "rollback" or run.state.rollbacks >= settings.max_rollbacks:
-        return "stop", None
-    best = best_checkpoint(folder, next(iter(run.evals)), progress.note, run.config.checkpoint_every)
-    return ("rollback", best) if best else ("stop", None)
+    @property
+    def fatal(self) -> bool:
+        """Whether the run cannot go on as it is, whatever health.action says."""
+        return any(alarm.fatal for alarm in self.serious)
 
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of health.jsonl."""
+        told = {"to_step": place(self.back_to)[0], "lr_scale": self.lr_scale} if self.back_to else {}
+        found = []
+        for alarm in self.alarms:
+            fields = {name: value for name, value in asdict(alarm).items() if name != "fatal"}
+            action = self.action if alarm in self.serious else "warn"
+            found.append({**fields, "action": action, **(told if action == "rollback" else {})})
+        return found
 
-def _line(alarm: Alarm, action: str, told: dict[str, Any]) -> dict[str, Any]:
-    fields = {name: value for name, value in asdict(alarm).items() if name != "fatal"}
-    return {**fields, "action": action, **(told if action == "rollback" else {})}
+    def notes(self, step: int) -> list[str]:
+        """What the user is told."""
+        found = [f"warning: step {step}: {alarm.message}" for alarm in self.alarms]
+        if self.back_to is not None:
+            found.append(
+                f"rolled back to {self.back_to.name}'s weights; learning rate x {self.lr_scale:g} from here on"
+            )
+        return found
 
-
-def _ending(run: "Run", serious: Sequence[Alarm], folder: Path) -> str:
-    """The one line of a run that ends: what happened, why it ends, how to go on."""
-    worst = next((alarm for alarm in serious if alarm.fatal), serious[0])
-    settings = run.config.health
-    if worst.fatal and settings.action == "warn":
-        why = f"health.max_skipped is {settings.max_skipped}"
-    elif settings.action == "rollback":
-        why = (
-            f"after {run.state.rollbacks} rollbacks" if run.state.rollbacks else "no evaluated checkpoint to go back to"
+    def ending(self, config: Config, state: TrainerState, folder: Path) -> str:
+        """The one line of a run that ends: what happened, why it ends, how to go on."""
+        worst = next((alarm for alarm in self.serious if alarm.fatal), self.serious[0])
+        settings = config.health
+        if worst.fatal and settings.action == "warn":
+            why = f"health.max_skipped is {settings.max_skipped}"
+        elif settings.action == "rollback":
+            why = f"after {state.rollbacks} rollbacks" if state.rollbacks else "no evaluated checkpoint to go back to"
+        else:
+            why = "health.action is stop"
+        on = typed("train", "--resume", folder, "--set", "health.action=warn")
+        return (
+            f"stopped after step {state.step} ({why}): {worst.message}. A checkpoint of this step is saved; "
+            f"{on} goes on all the same"
         )
-    else:
-        why = "health.action is stop"
-    on = typed("train", "--resume", folder, "--set", "health.action=warn")
-    return (
-        f"stopped after step {run.state.step} ({why}): {worst.message}. A checkpoint of this step is saved; "
-        f"{on} goes on all the same"
-    )
+
+
+def decide(
+    config: Config,
+    state: TrainerState,
+    alarms: Sequence[Alarm],
+    folder: Path,
+    dataset: str,
+    note: Callable[[str], None],
+) -> Decision:
+    """What to do about the alarms of the step that was logged last. `dataset` is what checkpoints are compared on; `note` is
+    told of damaged ones."""
+    settings = config.health
+    serious = [alarm for alarm in alarms if alarm.fatal or alarm.kind != "not_finite"]
+    if not serious or (settings.action == "warn" and not any(alarm.fatal for alarm in serious)):
+        return Decision(alarms, serious, "warn")
+    if settings.action != "rollback" or state.rollbacks >= settings.max_rollbacks:
+        return Decision(alarms, serious, "stop")
+    best = best_checkpoint(folder, dataset, note, config.checkpoint_every)
+    if best is None:
+        return Decision(alarms, serious, "stop")
+    return Decision(alarms, serious, "rollback", best, state.lr_scale * settings.rollback_lr)
 
 
 def save_batch(folder: Path, step: int, groups: Sequence[Group], config: Config) -> Path:

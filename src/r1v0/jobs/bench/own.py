@@ -7,10 +7,10 @@ import torch
 
 from r1v0.config import Config, resolve
 from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.step import Learner, StepInProgress, train_step
 from r1v0.jobs.bench.workload import Work, requests, sampling
 from r1v0.rollouts.collect import sample_groups
 from r1v0.sampling.sampler import generate
-from r1v0.trainer.loop import train_step
 from r1v0.types import Group, Problem, Score
 
 
@@ -68,7 +68,7 @@ def step(work: Work, optimizer: Optimizer, flat: float) -> int:
     """A whole GRPO step: sample, grade, update; the tokens sampled."""
     grader = HalfRight(work.group_size, flat)
     groups, _ = sample_groups(work.policy, work.prompts, work.keys, sampling(work), grader, lambda tokens: None)  # type: ignore[arg-type]
-    train_step(work.policy, None, optimizer, groups, settings(work), 1)
+    train_step(Learner(work.policy.model, optimizer, settings(work)), StepInProgress.of(groups))
     return tokens_of(groups)
 
 

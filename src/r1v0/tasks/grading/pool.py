@@ -51,6 +51,11 @@ class Counters:
     restarts: int = 0
     busy_s: float = 0.0
 
+    def since(self, before: "Counters") -> dict[str, int]:
+        """The verify/* of a step's metrics: what happened after `before`."""
+        kinds = ("timeouts", "crashes", "disagreements")
+        return {f"verify/{kind}": getattr(self, kind) - getattr(before, kind) for kind in kinds}
+
 
 @dataclass(slots=True)
 class _Job:

@@ -1,0 +1,49 @@
+"""A run before its first step: everything is loaded and checked, and nothing is written."""
+
+from pathlib import Path
+
+from r1v0.config import Config
+from r1v0.grpo.step import Learner
+from r1v0.models.device import choose_device, set_threads, settled
+from r1v0.models.loading import resolve_model
+from r1v0.rollouts.collect import reward_settings
+from r1v0.rollouts.gradable import FIRST, need_gradable
+from r1v0.runs.health import Watch
+from r1v0.runs.manifest import to_stderr
+from r1v0.tasks.datasets import check as check_data
+from r1v0.tasks.datasets import eval_name, load_eval, load_problems
+from r1v0.tasks.prompts import make_prompts, words_of
+from r1v0.tasks.rewards import check as check_reward
+from r1v0.trainer.checkpoint import TrainerState, load_optimizer, load_state
+from r1v0.trainer.half_step import load_step
+from r1v0.trainer.loop import Trainer
+from r1v0.trainer.policies import reference_policy, sampling_policy, trained_policy, try_operators
+
+
+def prepare(config: Config, checkpoint: Path | None = None) -> Trainer:
+    """Load models and data; from `checkpoint`, go on where it stands. Raises UserError before anything is written."""
+    check_reward(reward_settings(config, config.data.name))
+    words_of(config.prompt)
+    set_threads(config)
+    config = settled(config)
+    device, dtype = choose_device(config)
+    check_data(config.eval.on, config.data)
+    base = resolve_model(config.model)  # looked for before the rows are read: it is what a run is about
+    problems = load_problems(config.data, config.seed, config.eval.on)
+    evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}
+    name, tried = config.data.name, [problems.at(i) for i in range(FIRST)]
+    need_gradable({name: reward_settings(config, name)}, {name: tried}, to_stderr)
+    need_gradable({name: reward_settings(config, name) for name in evals}, evals, to_stderr)
+    policy, optimizer = trained_policy(config, base, checkpoint, device, dtype)
+    make_prompts(config.prompt, [problems.at(0)], policy)  # a template that fails is told before a run folder is made
+    if checkpoint is not None:
+        load_optimizer(checkpoint, optimizer)
+    reference = reference_policy(config, policy, base, dtype)
+    learner = Learner(policy.model, optimizer, config, reference.model if reference else None)
+    sampling = sampling_policy(config, policy)
+    trainer = Trainer(config, policy, sampling, learner, problems, evals, TrainerState(), Watch(config))
+    if checkpoint is not None:
+        trainer.state, trainer.saved = load_state(checkpoint), checkpoint
+        trainer.step = load_step(checkpoint, trainer.state.step + 1)
+    try_operators(policy, sampling)
+    return trainer
