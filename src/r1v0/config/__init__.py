@@ -1,22 +1,12 @@
 """The settings of a run: what there is (schema), how it is read and layered (load), what is refused (validate), how it is
-written (text)."""
+written (text).
 
-from r1v0.config.load import (
-    MAX_TOML,
-    PRESET_DIR,
-    changed,
-    layered,
-    parse,
-    preset_layer,
-    preset_text,
-    presets,
-    read_file,
-    read_text,
-    resolve,
-    resume,
-    set_layer,
-    with_template,
-)
+Decides: what only names a setting loads schema.py alone; the rest of this face comes when it is asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from r1v0.config.schema import (
     CHAT,
     DEFAULT,
@@ -38,8 +28,36 @@ from r1v0.config.schema import (
     SamplingConfig,
     is_own_reward,
 )
-from r1v0.config.text import described, differences, keys, origins_in, printable, to_toml, toml_value, value_of
-from r1v0.config.validate import MAY_CHANGE, MAY_MOVE, need_resumable, validate
+
+if TYPE_CHECKING:
+    from r1v0.config.load import (
+        MAX_TOML,
+        PRESET_DIR,
+        changed,
+        layered,
+        parse,
+        preset_layer,
+        preset_text,
+        presets,
+        read_file,
+        read_text,
+        resolve,
+        resume,
+        set_layer,
+        with_template,
+    )
+    from r1v0.config.text import described, differences, keys, origins_in, printable, to_toml, toml_value, value_of
+    from r1v0.config.validate import MAY_CHANGE, MAY_MOVE, need_resumable, validate
+
+
+def __getattr__(name: str) -> Any:
+    """A name of the other three files, which are loaded then."""
+    for file in ("load", "text", "validate") if name in __all__ else ():
+        module = importlib.import_module(f"r1v0.config.{file}")
+        if name in vars(module):
+            return getattr(module, name)
+    raise AttributeError(f"module 'r1v0.config' has no attribute '{name}'")
+
 
 __all__ = [
     "CHAT",

@@ -25,6 +25,11 @@ PIECE = 1 << 24  # values updated at a time, a multiple of BLOCK: 64 MiB of floa
 KINDS = ("exp_avg", "exp_avg_scale", "exp_avg_sq", "exp_avg_sq_scale")
 
 
+def is_large(parameter: Tensor) -> bool:
+    """Whether a parameter's moments are kept in 8 bits."""
+    return parameter.dim() == 2 and parameter.numel() >= SMALLEST
+
+
 class EightBitAdamW:
     """Updates `parameters` (contiguous, float32 or bfloat16) in place. 2 + 8 / 256 bytes of state a weight."""
 

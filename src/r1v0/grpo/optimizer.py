@@ -17,14 +17,17 @@ bytes a weight through its memory. By arithmetic, for 1.5 G weights: 0.3 s on a 
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from r1v0.base.errors import UserError
 from r1v0.config import OptimizerConfig
-from r1v0.grpo.eight_bit import SMALLEST, EightBitAdamW
 from r1v0.models.transformer import Transformer
+
+if TYPE_CHECKING:
+    from r1v0.grpo.eight_bit import EightBitAdamW
 
 BUCKET = 1 << 26  # weights whose gradients are in float32 at the same time: 256 MiB, or one larger matrix
 
@@ -43,17 +46,17 @@ class Optimizer:
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.frozen = [p for p in model.parameters() if not p.requires_grad]
         self.merged = bool(self.frozen)
-        eight = {
-            name: p
-            for name, p in self.parameters.items()
-            if config.states == "8bit" and p.dim() == 2 and p.numel() >= SMALLEST
-        }
+        eight: dict[str, nn.Parameter] = {}
+        if config.states == "8bit":
+            from r1v0.grpo.eight_bit import is_large
+
+            eight = {name: parameter for name, parameter in self.parameters.items() if is_large(parameter)}
         self.masters: dict[str, Tensor] = {
             name: _master(p, dtype, config.offload) for name, p in self.parameters.items() if name not in eight
         }
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
-        self.eight = EightBitAdamW(eight, config, seed) if config.states == "8bit" else None
+        self.eight = _eight_bit(eight, config, seed) if config.states == "8bit" else None
         decayed = [master for master in self.masters.values() if master.dim() == 2]
         rest = [master for master in self.masters.values() if master.dim() != 2]
         self.adamw = torch.optim.AdamW(
@@ -151,6 +154,12 @@ class Optimizer:
             if self.merged or master is not self.parameters[name]:
                 _load(master, tensors[f"master/{name}"], f"master of {name}")
                 self._from_master(name)
+
+
+def _eight_bit(parameters: dict[str, nn.Parameter], config: OptimizerConfig, seed: int) -> "EightBitAdamW":
+    from r1v0.grpo.eight_bit import EightBitAdamW  # needed where it is asked for
+
+    return EightBitAdamW(parameters, config, seed)
 
 
 def _master(parameter: Tensor, dtype: torch.dtype, offload: bool) -> Tensor:

@@ -15,6 +15,7 @@ from r1v0 import config
 from r1v0.base.command import typed
 from r1v0.base.errors import Interrupted, UserError
 from r1v0.base.lock import hold
+from r1v0.base.notes import to_stderr
 from r1v0.jobs.plan import make_plan
 from r1v0.jobs.plan.cost import find_card
 from r1v0.jobs.plan.memory import GIB
@@ -53,7 +54,7 @@ def resume(folder: Path, sets: Sequence[str]) -> None:
     settled = resumed(folder, sets)
     with hold(folder):  # before its checkpoints are looked at: another process may be writing one
         start = newest(folder, settled.config)
-        config_here = restored(settled.config, folder, runlog.environment_of(folder), manifest.to_stderr)
+        config_here = restored(settled.config, folder, runlog.environment_of(folder), to_stderr)
         settled = settled.of(located(config_here))
         trainer = prepare(settled.config, start)
         if trainer.state.step > settled.config.steps:
@@ -69,7 +70,7 @@ def newest(folder: Path, settings: config.Config) -> Path | None:
     """The checkpoint to go on from; None if the run was stopped before its first. Raises UserError."""
     start = manifest.newest_whole(folder)
     if start is None:
-        manifest.to_stderr(f"{folder} holds no checkpoint yet: starting at step 0")
+        to_stderr(f"{folder} holds no checkpoint yet: starting at step 0")
         return None
     before = checkpoint.load_config(start)
     if before is not None:  # config.toml may have been edited since

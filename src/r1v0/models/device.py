@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from r1v0.base.errors import UserError
+from r1v0.base.notes import to_stderr
 from r1v0.config import Config
-from r1v0.runs.manifest import to_stderr
 
 # Times float32's that a bfloat16 product may take where the processor has bfloat16: 0.5 measured, 4 to 5 by emulation.
 NATIVE = 1.5

@@ -9,6 +9,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,11 @@ from torch.utils.checkpoint import checkpoint
 
 from r1v0.models.attention import Attend
 from r1v0.models.families import ModelConfig, inverse_frequencies
-from r1v0.models.kernels.native import Steps, kernels
 from r1v0.models.packing import PackedLinear, multiply
 from r1v0.models.tried import Pairs, works
+
+if TYPE_CHECKING:
+    from r1v0.models.kernels.native import Steps
 
 
 class Block(nn.Module):
@@ -106,10 +109,12 @@ def compiled_steps(model: Transformer) -> Iterator[None]:
             block.fast = None
 
 
-def fast_steps(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> Steps | None:
+def fast_steps(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> "Steps | None":
     """Norm, rotation and gated activation without gradients: native.py's on a CPU, Triton's on a GPU, where launches cost
     more than what they compute. None where PyTorch's are to be used."""
     if device.type == "cpu":
+        from r1v0.models.kernels.native import kernels
+
         found = kernels(config, device, dtype)
         return None if found is None else found.steps
     if not has_triton():

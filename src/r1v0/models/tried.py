@@ -12,7 +12,7 @@ from threading import RLock
 import torch
 from torch import Tensor
 
-from r1v0.runs.manifest import to_stderr
+from r1v0.base.notes import to_stderr
 
 Pairs = Iterable[tuple[Tensor, Tensor]]
 # Of the largest number in a result: some roundings.

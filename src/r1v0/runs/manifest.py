@@ -13,13 +13,12 @@ name leads out of the folder.
 import hashlib
 import json
 import re
-import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from r1v0.base.errors import UserError
+from r1v0.base.notes import Note, to_stderr
 from r1v0.base.writing import flush, write_atomic
 from r1v0.runs.runlog import CHECKPOINTS, step_name
 
@@ -29,14 +28,7 @@ WEIGHTS, OPTIMIZER = "model.safetensors", f"{TRAINER}/optimizer.safetensors"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
-Note = Callable[[str], None]
-
 _NAME = re.compile(r"step-(\d{5,9})(?:\.(\d{2,6}))?", re.ASCII)
-
-
-def to_stderr(text: str) -> None:
-    """A line for the user that is no error."""
-    print(f"r1v0: {text}", file=sys.stderr)
 
 
 def checkpoint_name(step: int, updates: int | None = None) -> str:

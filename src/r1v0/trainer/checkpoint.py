@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from r1v0.base.errors import UserError
+from r1v0.base.notes import Note, to_stderr
 from r1v0.base.reading import read_json
 from r1v0.base.writing import amount_of, flush, free_bytes, writing
 from r1v0.config import Config, parse, to_toml
@@ -34,14 +35,12 @@ from r1v0.runs.manifest import (
     OPTIMIZER,
     STATE,
     TRAINER,
-    Note,
     checkpoint_name,
     checkpoints_in,
     damage,
     is_half_way,
     place,
     seal,
-    to_stderr,
 )
 from r1v0.runs.runlog import CHECKPOINTS, read_evals
 from r1v0.trainer.half_step import write_step

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from r1v0.base.notes import to_stderr
 from r1v0.config import Config
 from r1v0.grpo.step import Learner
 from r1v0.models.device import choose_device, set_threads, settled
@@ -9,7 +10,6 @@ from r1v0.models.loading import resolve_model
 from r1v0.rollouts.collect import reward_settings
 from r1v0.rollouts.gradable import FIRST, need_gradable
 from r1v0.runs.health import Watch
-from r1v0.runs.manifest import to_stderr
 from r1v0.tasks.datasets import check as check_data
 from r1v0.tasks.datasets import eval_name, load_eval, load_problems
 from r1v0.tasks.prompts import make_prompts, words_of
