@@ -27,7 +27,7 @@ from r1v0.jobs import eval
 from r1v0.models.families import FAMILIES, parse_config
 from r1v0.report import series
 from r1v0.rollouts import evaluate
-from r1v0.runs import runlog
+from r1v0.runs import records, runlog
 from r1v0.tasks import problems
 from r1v0.tasks.countdown import reward
 from r1v0.tasks.grading import verify
@@ -301,12 +301,12 @@ def check_run_rows(data: bytes) -> bool:
     (run / runlog.METRICS).write_bytes(metrics)
     (run / runlog.EVALS).write_bytes(evals)
     try:
-        found = series.Run(runlog.read_metrics(run), runlog.read_evals(run))
+        found = series.Run(records.read_metrics(run), records.read_evals(run))
     except UserError as error:
         return _refused(error)
     assert all(type(row["step"]) is int for row in found.metrics + found.evals)
     (run / runlog.METRICS).write_bytes(b"".join(map(runlog.json_line, found.metrics)))
-    assert runlog.read_metrics(run) == [json.loads(runlog.json_line(row)) for row in found.metrics]
+    assert records.read_metrics(run) == [json.loads(runlog.json_line(row)) for row in found.metrics]
     series.load({"fuzz": [run]})
     for key in {key for row in found.metrics for key in row}:
         assert all(isinstance(value, float | int) for value in found.train(key).values())
@@ -326,7 +326,7 @@ def check_answers(data: bytes) -> bool:
     (out / eval.ANSWERS).write_bytes(data)
     accepted = False
     readers: list[Callable[[], list[evaluate.Answer]]] = [
-        lambda: evaluate.parse_answers(runlog.read_answers(run, 0), str(path)),
+        lambda: evaluate.parse_answers(records.read_answers(run, 0), str(path)),
         lambda: eval.read_answers(out),
     ]
     for read in readers:

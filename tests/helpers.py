@@ -15,7 +15,7 @@ from r1v0.models.families import ModelConfig
 from r1v0.models.loading import Policy
 from r1v0.models.transformer import Transformer, initialise
 from r1v0.runs.manifest import newest_whole
-from r1v0.runs.runlog import Progress
+from r1v0.runs.progress import Progress
 from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
 
 VOCAB = 40

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import r1v0
-from r1v0 import cli, config
+from r1v0 import config
 from r1v0.grpo.step import train_step
+from r1v0.jobs.arguments import parser as command_line
 from tests.conftest import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "results").rglob("*.md")])
@@ -39,7 +40,7 @@ def test_commands_can_be_parsed(document: Path, tmp_path: Path, monkeypatch: pyt
         Path(name).write_text(content, encoding="utf-8")
     for line in re.findall(r"^(?:\$ |    )(?:\.venv/bin/)?r1v0 (\w+.*)$", text, re.MULTILINE):
         words = shlex.split(line, comments=True)
-        arguments = cli._parser().parse_args(words)
+        arguments = command_line().parse_args(words)
         if "set" in arguments:
             config.resolve(arguments.preset, sets=arguments.set)
 

@@ -17,7 +17,9 @@ from r1v0.models.families import parse_config
 from r1v0.models.loading import write_weights
 from r1v0.models.transformer import Transformer, initialise
 from r1v0.rollouts.collect import reward_settings
-from r1v0.runs.runlog import Progress, create, read_evals, read_metrics
+from r1v0.runs.progress import Progress
+from r1v0.runs.records import read_evals, read_metrics
+from r1v0.runs.runlog import create
 from r1v0.tasks.datasets import DATASETS, eval_name, reward_of
 from r1v0.tasks.prompts import words_of
 from r1v0.tasks.reading.source import Generated, Source

@@ -17,7 +17,8 @@ from r1v0.config import Config, resolve, to_toml
 from r1v0.rollouts import evaluate
 from r1v0.runs import manifest, runlog
 from r1v0.runs.manifest import checkpoints_in, newest_whole
-from r1v0.runs.runlog import Progress, read_evals, read_metrics
+from r1v0.runs.progress import Progress
+from r1v0.runs.records import read_evals, read_metrics
 from r1v0.trainer import checkpoint, loop
 from r1v0.trainer.setup import prepare
 

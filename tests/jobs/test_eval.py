@@ -15,7 +15,7 @@ import pytest
 from r1v0.base.errors import Interrupted
 from r1v0.jobs import eval
 from r1v0.rollouts import collect
-from r1v0.runs.runlog import Progress
+from r1v0.runs.progress import Progress
 from r1v0.runs.settings import settle
 from r1v0.sampling import sampler
 from r1v0.tasks.datasets import load_eval

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from r1v0 import cli, config
+from r1v0 import config
 from r1v0.cli import main
 from r1v0.grpo import budget, logprobs, optimizer
+from r1v0.jobs.arguments import parser as command_line
 from r1v0.jobs.plan import ADAPTERS, EXACT, PROMPT, ROUNDED, make_plan, remedies
 from r1v0.jobs.plan import memory as counted
 from r1v0.jobs.plan.cost import CARDS, cost, find_card, work_of
@@ -189,7 +190,7 @@ def test_every_recommendation_is_accepted_and_fits(model: str, memory: int, sets
     assert len(lines) == len(found)
     for line, remedy in zip(lines, found, strict=True):
         words = shlex.split(line[line.index(" train ") :])[1:]
-        arguments = cli._parser().parse_args(["train", *words])
+        arguments = command_line().parse_args(["train", *words])
         accepted = config.resolve(arguments.preset, sets=arguments.set)
         again = make_plan(accepted, gpu_memory=memory)
         assert again.fits

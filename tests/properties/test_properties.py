@@ -20,7 +20,7 @@ from r1v0.config import GrpoConfig
 from r1v0.grpo.batch import aggregation_weights, make_updates, pack, split
 from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.losses import policy_loss
-from r1v0.runs import runlog
+from r1v0.runs import records, runlog
 from r1v0.sampling.draw import uniform
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.tasks.math import answers, latex
@@ -267,18 +267,18 @@ def test_rows_come_back_also_when_torn_and_are_cut_by_step(
         log.append_metrics(row)
     expected = [finite(row) for row in rows]
     path = folder / runlog.METRICS
-    assert runlog.read_metrics(folder) == expected
+    assert records.read_metrics(folder) == expected
     data = path.read_bytes()
     path.write_bytes(data[: tear % (len(data) + 1)])
     whole = data[: tear % (len(data) + 1)].count(b"\n")
     if path.stat().st_size:
-        assert runlog.read_metrics(folder) in (
+        assert records.read_metrics(folder) in (
             expected[:whole],
             expected[: whole + 1],
         )  # the line break alone may be missing
     path.write_bytes(data)
     log.truncate_after(last)
-    assert runlog.read_metrics(folder) == expected[:last]
+    assert records.read_metrics(folder) == expected[:last]
 
 
 # Random numbers and the order of data

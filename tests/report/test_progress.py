@@ -18,7 +18,7 @@ from r1v0.report import open_progress, progress
 from r1v0.report.live import Live, render
 from r1v0.report.progress import Plain, Watched
 from r1v0.report.status import BARS, Status, amount, clock, share, sparkline
-from r1v0.runs.runlog import Progress
+from r1v0.runs.progress import Progress
 from tests.run_folders import evals, evals_row, metrics_row, write_run
 
 

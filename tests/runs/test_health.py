@@ -9,7 +9,7 @@ import pytest
 from r1v0.base.errors import UserError
 from r1v0.config import Config, parse, resolve
 from r1v0.runs.health import START, WATCHERS, WINDOW, Alarm, Watch, watch_rows
-from r1v0.runs.runlog import read_metrics
+from r1v0.runs.records import read_metrics
 from tests.conftest import ROOT
 from tests.run_folders import metrics_row
 

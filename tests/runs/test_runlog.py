@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from r1v0.base import writing
 from r1v0.base.errors import UserError
+from r1v0.runs import records as recorded
 from r1v0.runs import runlog
-from r1v0.runs.runlog import Progress, RunLog
+from r1v0.runs.progress import Progress
+from r1v0.runs.runlog import RunLog
 
 
 def new(folder: Path) -> RunLog:
@@ -32,10 +34,10 @@ def strict(text: str) -> Any:
 
 def test_create_makes_the_folder_and_its_parents(tmp_path: Path) -> None:
     log = new(tmp_path / "runs" / "a")
-    assert runlog.config_text(log.folder) == "seed = 1\n"
+    assert recorded.config_text(log.folder) == "seed = 1\n"
     assert json.loads((log.folder / "env.json").read_text()) == {"python": "3"}
-    assert runlog.read_metrics(log.folder) == []
-    assert runlog.read_evals(log.folder) == []
+    assert recorded.read_metrics(log.folder) == []
+    assert recorded.read_evals(log.folder) == []
 
 
 def test_create_takes_an_empty_folder_and_leaves_foreign_files_alone(tmp_path: Path) -> None:
@@ -68,7 +70,7 @@ def test_of_two_runs_that_begin_at_once_one_is_turned_away(tmp_path: Path, monke
     monkeypatch.setattr(runlog, "need_free", lambda folder: None)  # the other run looked before the first one wrote
     with pytest.raises(UserError, match="another run"):
         runlog.create(tmp_path, "seed = 2\n", {})
-    assert runlog.config_text(tmp_path) == "seed = 1\n"
+    assert recorded.config_text(tmp_path) == "seed = 1\n"
 
 
 def test_rows_come_back_as_written_and_numbers_that_are_none_as_null(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_rows_come_back_as_written_and_numbers_that_are_none_as_null(tmp_path: P
     assert len(lines) == 2
     expected = {"step": 1, "a": None, "b": [None, {"c": None}], "d": 0.1, "e": [1.5, None], "f": "é\u2028"}
     assert strict(lines[0].decode("ascii")) == expected
-    assert runlog.read_metrics(tmp_path) == [expected, {"step": 2, "d": 1 / 3}]
+    assert recorded.read_metrics(tmp_path) == [expected, {"step": 2, "d": 1 / 3}]
 
 
 def test_a_row_is_written_by_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,14 +106,14 @@ def test_a_last_line_torn_anywhere_is_skipped(tmp_path: Path) -> None:
         log.append_metrics({"step": step, "reward/mean": 0.25 * step, "nested": {"x": [1, 2]}})
     path = tmp_path / "metrics.jsonl"
     whole = path.read_bytes()
-    rows = runlog.read_metrics(tmp_path)
+    rows = recorded.read_metrics(tmp_path)
     start = whole.rindex(b"\n", 0, -1) + 1
     for cut in range(start, len(whole) + 1):
         path.write_bytes(whole[:cut])
         # Without its newline alone, the last line is still whole.
-        assert runlog.read_metrics(tmp_path) == (rows if cut >= len(whole) - 1 else rows[:2])
+        assert recorded.read_metrics(tmp_path) == (rows if cut >= len(whole) - 1 else rows[:2])
     path.write_bytes(whole[: start + 5] + b"\0" * 100)
-    assert runlog.read_metrics(tmp_path) == rows[:2]
+    assert recorded.read_metrics(tmp_path) == rows[:2]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_a_last_line_torn_anywhere_is_skipped(tmp_path: Path) -> None:
 )
 def test_a_damaged_line_before_the_last_is_named(tmp_path: Path, line: bytes) -> None:
     new(tmp_path)
-    for name, read in (("metrics.jsonl", runlog.read_metrics), ("evals.jsonl", runlog.read_evals)):
+    for name, read in (("metrics.jsonl", recorded.read_metrics), ("evals.jsonl", recorded.read_evals)):
         (tmp_path / name).write_bytes(b'{"step": 1}\n\n' + line + b'\n{"step": 3}\n')
         with pytest.raises(UserError, match=rf"{name} line 3 is damaged") as error:
             read(tmp_path)
@@ -143,7 +145,7 @@ def test_a_damaged_line_before_the_last_is_named(tmp_path: Path, line: bytes) ->
 def test_numbers_that_are_no_json_are_read_as_null(tmp_path: Path) -> None:
     new(tmp_path)
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "x": NaN, "y": -Infinity}\n')
-    assert runlog.read_metrics(tmp_path) == [{"step": 1, "x": None, "y": None}]
+    assert recorded.read_metrics(tmp_path) == [{"step": 1, "x": None, "y": None}]
 
 
 def records(path: Path) -> list[Any]:
@@ -162,8 +164,8 @@ def test_rollouts_and_answers_are_gzipped_lines_and_the_same_bytes_each_time(tmp
     log.write_rollouts(10, rows)
     assert path.read_bytes() == first
     log.write_answers(0, rows[:1])
-    assert runlog.read_answers(tmp_path, 0) == rows[:1]
-    assert runlog.read_answers(tmp_path, 10) == []
+    assert recorded.read_answers(tmp_path, 0) == rows[:1]
+    assert recorded.read_answers(tmp_path, 10) == []
     assert sorted(p.name for p in (tmp_path / "rollouts").iterdir()) == ["step-00010.jsonl.gz"]
 
 
@@ -174,7 +176,7 @@ def test_damaged_answers_are_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "answers").mkdir()
     (tmp_path / "answers" / "step-00000.jsonl.gz").write_bytes(data)
     with pytest.raises(UserError, match=r"step-00000\.jsonl\.gz is damaged"):
-        runlog.read_answers(tmp_path, 0)
+        recorded.read_answers(tmp_path, 0)
 
 
 def write_steps(log: RunLog, first: int, last: int) -> None:
@@ -203,8 +205,8 @@ def test_a_resumed_run_leaves_the_files_of_an_unbroken_one(tmp_path: Path, torn:
         with open(tmp_path / "broken" / name, "ab") as file:
             file.write(torn)
     log = runlog.resume(tmp_path / "broken", "seed = 1\n", 5, {"python": "4"})
-    assert [row["step"] for row in runlog.read_metrics(log.folder)] == [1, 2, 3, 4, 5]
-    assert [row["step"] for row in runlog.read_evals(log.folder)] == [2, 4]
+    assert [row["step"] for row in recorded.read_metrics(log.folder)] == [1, 2, 3, 4, 5]
+    assert [row["step"] for row in recorded.read_evals(log.folder)] == [2, 4]
     write_steps(log, 6, 10)
     assert files(tmp_path / "broken") == files(tmp_path / "whole")
 
@@ -221,7 +223,7 @@ def test_truncating_is_repeatable_and_spares_what_is_not_ours(tmp_path: Path) ->
     assert {name for name in once if name.startswith("rollouts")} == kept
     assert {name for name in once if name.startswith("answers")} == {"answers/step-00002.jsonl.gz"}
     log.truncate_after(0)
-    assert runlog.read_metrics(tmp_path) == []
+    assert recorded.read_metrics(tmp_path) == []
 
 
 def test_truncating_changes_nothing_when_a_log_is_damaged(tmp_path: Path) -> None:
@@ -255,7 +257,7 @@ def test_resuming_notes_where_each_part_ran(tmp_path: Path) -> None:
     about = json.loads((tmp_path / "env.json").read_text())
     parts = [{"after_step": 5, "python": "4"}, {"after_step": 8, "python": "5"}]
     assert about == {"python": "3", "resumed": parts}
-    assert runlog.config_text(tmp_path) == "a = 2\n"
+    assert recorded.config_text(tmp_path) == "a = 2\n"
     (tmp_path / "env.json").write_text("{")
     runlog.resume(tmp_path, "a = 2\n", 9, {})
     assert json.loads((tmp_path / "env.json").read_text()) == {"resumed": [{"after_step": 9}]}
@@ -264,7 +266,7 @@ def test_resuming_notes_where_each_part_ran(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder, reason in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "empty", "is no run folder")):
-        for read in (runlog.read_metrics, runlog.read_evals, runlog.config_text, runlog.need_run):
+        for read in (recorded.read_metrics, recorded.read_evals, recorded.config_text, runlog.need_run):
             with pytest.raises(UserError, match=reason) as error:
                 read(folder)
             assert "\n" not in str(error.value)
@@ -275,10 +277,10 @@ def test_a_folder_without_a_run_is_an_error_of_one_line(tmp_path: Path) -> None:
 
 def test_logs_without_a_config_can_be_read_but_not_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
-    assert runlog.read_metrics(tmp_path) == [{"step": 1}]
-    assert runlog.read_evals(tmp_path) == []
+    assert recorded.read_metrics(tmp_path) == [{"step": 1}]
+    assert recorded.read_evals(tmp_path) == []
     with pytest.raises(UserError, match=r"config\.toml cannot be read"):
-        runlog.config_text(tmp_path)
+        recorded.config_text(tmp_path)
 
 
 def test_an_atomic_write_leaves_nothing_aside(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from r1v0.models import loading
 from r1v0.models.checks import parameter_count
 from r1v0.models.loading import TINY, load, save
 from r1v0.models.transformer import Transformer
-from r1v0.runs import runlog
+from r1v0.runs import records
 from r1v0.tasks.datasets import load_eval
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.tasks.grading.processes import environment
@@ -70,6 +70,8 @@ ALLOWED = {
     ("r1v0.models.kernels.native", "ctypes.CDLL"): "what it made, from a folder that only this process had",
     ("r1v0.report.progress", "ctypes.CDLL"): "malloc_trim of the C library: what drawing held goes back to the system",
     ("r1v0.tasks.grading.worker", "ctypes.CDLL"): "prctl of the C library: a grading process ends with the trainer",
+    ("r1v0.config", "importlib.import_module"): "its own three files, by name",
+    ("r1v0", "importlib.import_module"): "its own modules, by the names that the package offers",
     ("r1v0.tasks.rewards", "importlib.import_module"): "a module of the table REWARDS, never a name that a user gives",
     (
         "r1v0.tasks.grading.custom",
@@ -142,10 +144,10 @@ def test_no_reader_holds_more_than_its_bound(data: bytes, tmp_path: Path, small_
     packed = gzip.compress(data)
     (tmp_path / "config.toml").touch()
     (tmp_path / "metrics.jsonl").write_bytes(data)
-    assert "more than" in message(lambda: runlog.read_metrics(tmp_path))
+    assert "more than" in message(lambda: records.read_metrics(tmp_path))
     (tmp_path / "answers").mkdir()
     (tmp_path / "answers" / "step-00000.jsonl.gz").write_bytes(packed)
-    assert "is damaged" in message(lambda: runlog.read_answers(tmp_path, 0))
+    assert "is damaged" in message(lambda: records.read_answers(tmp_path, 0))
     (tmp_path / "eval.json").write_text("{}")
     (tmp_path / "answers.jsonl").write_bytes(data)
     assert "more than" in message(lambda: eval.read_answers(tmp_path))

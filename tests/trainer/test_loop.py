@@ -17,8 +17,9 @@ from r1v0.base.errors import Interrupted, UserError
 from r1v0.config import Config, parse, resolve, to_toml
 from r1v0.models.attention import packed
 from r1v0.models.loading import load
-from r1v0.runs import runlog
-from r1v0.runs.runlog import Progress, read_evals, read_metrics
+from r1v0.runs import records, runlog
+from r1v0.runs.progress import Progress
+from r1v0.runs.records import read_evals, read_metrics
 from r1v0.trainer.setup import prepare
 from tests.helpers import Notes, PlainSgd, assert_same_weights, newest, random_groups, small_policy, trained
 
@@ -42,7 +43,7 @@ def start(config: Config, folder: Path, progress: Progress | None = None) -> Pat
 
 
 def go_on(folder: Path, **changes: Any) -> Path:
-    config = parse(runlog.config_text(folder), "config.toml")
+    config = parse(records.config_text(folder), "config.toml")
     config = (
         resolve(file=folder / "config.toml", sets=[f"{key}={value}" for key, value in changes.items()])
         if changes

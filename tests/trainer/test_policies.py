@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from r1v0.base.errors import UserError
 from r1v0.config import resolve
 from r1v0.models.loading import TINY, load
-from r1v0.runs.runlog import read_metrics
+from r1v0.runs.records import read_metrics
 from r1v0.trainer.checkpoint import restore
 from r1v0.trainer.policies import fresh, reference_policy, sampling_policy, trained_policy
 from r1v0.trainer.setup import prepare

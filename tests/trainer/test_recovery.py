@@ -22,7 +22,8 @@ from r1v0.grpo.losses import policy_loss
 from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.loading import load
 from r1v0.runs import health, runlog
-from r1v0.runs.runlog import Progress, read_evals, read_health, read_metrics
+from r1v0.runs.progress import Progress
+from r1v0.runs.records import read_evals, read_health, read_metrics
 from r1v0.sampling.draw import draw
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.trainer import recovery

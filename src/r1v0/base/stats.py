@@ -10,7 +10,8 @@ without them 5 problems x 16 samples are covered in 86 % (benchmarks/intervals.p
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 Z95 = 1.959963984540054
 FLAT = 1e-9  # share of the largest value that a difference must exceed to be more than rounding
@@ -126,3 +127,17 @@ def majority_correct(answers: Sequence[str | None], correct: Sequence[bool]) -> 
     top = [answer for answer, count in votes.items() if count == max(votes.values())]
     right = dict(zip(answers, correct, strict=True))
     return sum(right[answer] for answer in top) / len(top)
+
+
+def number(value: Any) -> float | None:
+    """A finite number that sums and differences of some are numbers too; None for anything else, true and false too."""
+    if (
+        isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300
+    ):  # whole ones may be endless
+        return None
+    return float(value)
+
+
+def numbers(rows: Iterable[Mapping[str, Any]], key: str) -> list[float]:
+    """A key's values where there are any."""
+    return [value for row in rows if (value := number(row.get(key))) is not None]

@@ -1,4 +1,4 @@
-"""The settings of a run: what there is (schema), how it is read and layered (load), what is refused (validate), how it is
+"""The settings of a run: what there is (schema), how it is read and layered (load), what is refused (checks), how it is
 written (text).
 
 Decides: what only names a setting loads schema.py alone; the rest of this face comes when it is asked for.
@@ -30,6 +30,7 @@ from r1v0.config.schema import (
 )
 
 if TYPE_CHECKING:
+    from r1v0.config.checks import MAY_CHANGE, MAY_MOVE, need_resumable, validate
     from r1v0.config.load import (
         MAX_TOML,
         PRESET_DIR,
@@ -47,12 +48,11 @@ if TYPE_CHECKING:
         with_template,
     )
     from r1v0.config.text import described, differences, keys, origins_in, printable, to_toml, toml_value, value_of
-    from r1v0.config.validate import MAY_CHANGE, MAY_MOVE, need_resumable, validate
 
 
 def __getattr__(name: str) -> Any:
     """A name of the other three files, which are loaded then."""
-    for file in ("load", "text", "validate") if name in __all__ else ():
+    for file in ("load", "text", "checks") if name in __all__ else ():
         module = importlib.import_module(f"r1v0.config.{file}")
         if name in vars(module):
             return getattr(module, name)

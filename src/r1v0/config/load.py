@@ -20,9 +20,9 @@ from typing import Any, Literal, get_args, get_origin
 from r1v0.base import reading
 from r1v0.base.command import typed
 from r1v0.base.errors import UserError, unknown
+from r1v0.config.checks import need_resumable, validate
 from r1v0.config.schema import DEFAULT, REFUSED, SET, VARIANTS, Config
 from r1v0.config.text import _first_field, keys, value_of
-from r1v0.config.validate import need_resumable, validate
 
 PRESET_DIR = Path(__file__).parent / "presets"
 MAX_TOML = 1 << 20

@@ -30,7 +30,7 @@ from r1v0.rollouts.collect import past_positions, reward_settings, verifiers
 from r1v0.rollouts.evaluate import Answer, answer_problems, gain, parse_answer, summarise
 from r1v0.rollouts.gradable import need_gradable
 from r1v0.runs import runlog
-from r1v0.runs.runlog import Progress
+from r1v0.runs.progress import Progress
 from r1v0.runs.settings import Asked, Settled, asked
 from r1v0.tasks.datasets import check as check_data
 from r1v0.tasks.datasets import eval_name, load_eval

@@ -116,13 +116,17 @@ def parse_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
         qk_norm=qk_norm,
         rope_scaling=_llama3_rope(rope, where) if rope_type == "llama3" else None,
     )
+    _check(config, where)
+    return config
+
+
+def _check(config: ModelConfig, where: str) -> None:
     if config.layers > MAX_LAYERS:
         raise UserError(f"{where}: num_hidden_layers is {config.layers}: expected at most {MAX_LAYERS}")
     if config.heads % config.kv_heads or config.head_dim % 2:
         raise UserError(
             f"{where}: {config.heads} heads, {config.kv_heads} KV heads of {config.head_dim}: expected a multiple, and even"
         )
-    return config
 
 
 def _relatives(raw: Mapping[str, Any], rope: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,7 @@ from r1v0.report.status import (
     rates,
     sparkline,
 )
-from r1v0.runs.runlog import Progress
+from r1v0.runs.progress import Progress
 
 if TYPE_CHECKING:
     from r1v0.config import Config

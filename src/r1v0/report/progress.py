@@ -29,7 +29,8 @@ from r1v0.report.status import (
     phase_text,
     share,
 )
-from r1v0.runs.runlog import FIGURES, Progress
+from r1v0.runs.progress import Progress
+from r1v0.runs.runlog import FIGURES
 
 if TYPE_CHECKING:
     from r1v0.config import Config

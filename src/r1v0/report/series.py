@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from r1v0.base.errors import UserError
-from r1v0.runs import runlog
+from r1v0.runs import records, runlog
 
 Points = dict[int, float]
 LARGEST = 1e300  # so that sums and differences of some are numbers too
@@ -127,7 +127,7 @@ def _number(value: Any) -> float:
 
 
 def _load(folder: Path) -> Run:
-    return Run(runlog.read_metrics(folder), [_flat(row) for row in runlog.read_evals(folder)])
+    return Run(records.read_metrics(folder), [_flat(row) for row in records.read_evals(folder)])
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

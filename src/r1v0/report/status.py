@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1v0.runs import runlog
+from r1v0.runs import records, runlog
 
 if TYPE_CHECKING:
     from r1v0.config import Config
@@ -51,8 +51,8 @@ class Status:
     def start(self, config: "Config", total: int, out: Path) -> None:
         """Training begins or goes on in `out`."""
         self.started, self.config, self.total, self.out = time.monotonic(), config, total, out
-        self.rows = list(runlog.read_metrics(out)) if runlog.is_run(out) else []
-        self.evals = list(runlog.read_evals(out)) if runlog.is_run(out) else []
+        self.rows = list(records.read_metrics(out)) if runlog.is_run(out) else []
+        self.evals = list(records.read_evals(out)) if runlog.is_run(out) else []
 
     def set_phase(self, name: str, done: int, total: int, fields: dict[str, float | str]) -> bool:
         """Note how far a phase is; whether it is a new one."""

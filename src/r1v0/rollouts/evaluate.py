@@ -6,8 +6,8 @@ by the policy, and their difference is paired by problem. An answer is kept as a
 from the records alone, whether they were sampled just now or read back from a file.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from r1v0.base.errors import UserError
@@ -17,7 +17,7 @@ from r1v0.config import Config
 from r1v0.models.loading import Policy
 from r1v0.rollouts.collect import sample_rollouts, sampling_settings
 from r1v0.rollouts.reflection import reflects
-from r1v0.runs.runlog import Progress
+from r1v0.runs.progress import Progress
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.tasks.prompts import make_prompts
 from r1v0.types import EvalResult, FinishReason, Problem, Rollout
@@ -198,6 +198,11 @@ def summarise(dataset: str, answers: Sequence[Answer]) -> EvalResult:
         accuracy_boxed=_share([answer.correct_boxed for answer in answers]),
         accuracy_last=_share([answer.correct_last for answer in answers]),
     )
+
+
+def result_of(row: Mapping[str, Any]) -> EvalResult:
+    """The figures of a row of evals.jsonl."""
+    return EvalResult(**{spec.name: row[spec.name] for spec in fields(EvalResult)})
 
 
 def _share(verdicts: Sequence[bool | None]) -> float | None:

@@ -13,7 +13,7 @@ from r1v0.rollouts.collect import verifiers
 from r1v0.tasks.countdown import problems
 from r1v0.tasks.datasets import reward_of
 from r1v0.tasks.grading.pool import Verifier
-from r1v0.tasks.rewards import is_custom, stated
+from r1v0.tasks.rewards import is_users, stated
 from r1v0.types import Problem
 
 FIRST = 8
@@ -29,7 +29,7 @@ def need_gradable(
         for dataset, settings in rewards.items():
             first = problems[dataset][:FIRST]
             faults = _faults(settings.name, first, graders[dataset])
-            if faults and is_custom(settings.name):
+            if faults and is_users(settings.name):
                 note(f"note: {faults[0]}: check that this is meant")
             elif faults:
                 raise UserError(f"{faults[0]}; set reward.name to a reward that reads {dataset}, or fix that row")

@@ -13,7 +13,7 @@ from statistics import median, variance
 from typing import Any
 
 from r1v0.base.command import typed
-from r1v0.base.stats import mean
+from r1v0.base.stats import mean, number, numbers
 from r1v0.config import Config, is_own_reward
 
 Row = Mapping[str, Any]
@@ -60,7 +60,7 @@ class Watch:
     def add(self, row: Row) -> list[Alarm]:
         """The alarms that begin with this step, most of the time none."""
         self.rows.append(row)
-        self.skipped = self.skipped + 1 if _number(row, "policy/skipped") else 0
+        self.skipped = self.skipped + 1 if number(row.get("policy/skipped")) else 0
         self._remember_best()
         found = []
         for kind, watcher in WATCHERS.items():
@@ -80,7 +80,7 @@ class Watch:
 
     def window(self, key: str) -> list[float]:
         """A metric's values in the last WINDOW steps; empty while there are fewer, or where half of them have none."""
-        values = _numbers(self.rows[max(self.since, len(self.rows) - WINDOW) :], key)
+        values = numbers(self.rows[max(self.since, len(self.rows) - WINDOW) :], key)
         return values if len(self.rows) - self.since >= WINDOW and 2 * len(values) >= WINDOW else []
 
     def recent(self, key: str) -> float | None:
@@ -90,12 +90,12 @@ class Watch:
 
     def start(self, key: str) -> float | None:
         """A metric's mean over the run's first steps; None where they have none, or while they are part of `recent`."""
-        values = _numbers(self.rows[:START], key)
+        values = numbers(self.rows[:START], key)
         return mean(values) if len(self.rows) >= WINDOW + START and values else None
 
     def _remember_best(self) -> None:
         """The best mean reward of a whole window that ended before the present one began."""
-        values = _numbers(self.rows[-2 * WINDOW : -WINDOW], "reward/mean")
+        values = numbers(self.rows[-2 * WINDOW : -WINDOW], "reward/mean")
         if len(values) == WINDOW and mean(values) > self.best[0]:
             self.best = mean(values), variance(values), int(self.rows[-WINDOW - 1]["step"])
 
@@ -115,20 +115,20 @@ def early_collapse(watch: Watch) -> Held:
         f"the first updates wreck the policy, so optimizer.lr ({lr:g}) is too high for it. Start again with a quarter of that "
         "or less, and with optimizer.warmup_steps=10"
     )
-    was, entropy = _number(first, "policy/entropy"), _number(now, "policy/entropy")
+    was, entropy = number(first.get("policy/entropy")), number(now.get("policy/entropy"))
     if watch.config.health.entropy_low and was and entropy is not None and entropy < EARLY_ENTROPY * was:
         return (
             entropy,
             EARLY_ENTROPY * was,
             f"entropy fell from {was:.2g} to {entropy:.2g} nats a token {after}: {cause}",
         )
-    short, length = _number(first, "length/mean"), _number(now, "length/mean")
+    short, length = number(first.get("length/mean")), number(now.get("length/mean"))
     if watch.config.health.truncated and short and length is not None and length > EARLY_LENGTH * short:
         return length, EARLY_LENGTH * short, f"answers grew from {short:.0f} to {length:.0f} tokens {after}: {cause}"
-    groups, wrong = _number(now, "groups/sampled"), _number(first, "groups/all_wrong_frac")
+    groups, wrong = number(now.get("groups/sampled")), number(first.get("groups/all_wrong_frac"))
     if watch.config.health.reward_fall and groups is not None and wrong is not None:
         expected = groups * (1 - wrong)
-        if expected >= EARLY_GROUPS and _number(now, "groups/all_wrong_frac") == 1:
+        if expected >= EARLY_GROUPS and number(now.get("groups/all_wrong_frac")) == 1:
             return (
                 0.0,
                 expected,
@@ -213,7 +213,7 @@ def truncated(watch: Watch) -> Held:
         "or grpo.aggregation=token"
     )
     first, reward = watch.rows[0], watch.recent("reward/mean")
-    cut, paid = _number(first, "length/truncated_frac"), _number(first, "reward/mean")
+    cut, paid = number(first.get("length/truncated_frac")), number(first.get("reward/mean"))
     if cut is not None and paid and reward is not None and cut < limit / 2 and reward < paid / 2:
         advice = (
             f"At the first step it was {cut:.0%}, and reward has fallen from {paid:.2g} to {reward:.2g} since: these are loops, no longer "
@@ -239,7 +239,7 @@ def mismatch(watch: Watch) -> Held:
 def grad_spikes(watch: Watch) -> Held:
     """Gradient norms jump again and again."""
     limit = watch.config.health.grad_spike
-    past = _numbers(watch.rows[-PAST - WINDOW : -WINDOW], "policy/grad_norm")
+    past = numbers(watch.rows[-PAST - WINDOW : -WINDOW], "policy/grad_norm")
     if not limit or len(past) < WINDOW:
         return None
     usual = median(past)
@@ -298,16 +298,3 @@ def watch_rows(config: Config, rows: Sequence[Row], rollbacks: Container[int] = 
         if row["step"] in rollbacks:
             watch.rolled_back()
     return watch, alarms
-
-
-def _number(row: Row, key: str) -> float | None:
-    value = row.get(key)
-    if (
-        isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300
-    ):  # whole numbers may be endless
-        return None
-    return float(value)
-
-
-def _numbers(rows: Sequence[Row], key: str) -> list[float]:
-    return [value for row in rows if (value := _number(row, key)) is not None]

@@ -6,8 +6,7 @@
 Decides: the files of a run are append-only lines of strict JSON (a non-finite number becomes null), each written by
 one call, so that a crash can tear the last line only, and a torn last line is no error. Everything else is written
 aside and renamed. On resuming, whatever lies behind the checkpoint's step is cut off, so a resumed run's files equal
-those of a run that was never broken off. `Progress`, what a run tells whoever watches it, lives here too: the trainer
-knows this silent form only, and `r1v0.report` the ones that draw.
+those of a run that was never broken off.
 """
 
 import gzip
@@ -18,60 +17,22 @@ import math
 import os
 import re
 import shutil
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from r1v0.base import reading
 from r1v0.base.command import typed
 from r1v0.base.errors import UserError
 from r1v0.base.writing import append_whole, write_atomic, writing
 
-if TYPE_CHECKING:
-    from r1v0.config import Config
-
 CONFIG, ENV, METRICS, EVALS, HEALTH = "config.toml", "env.json", "metrics.jsonl", "evals.jsonl", "health.jsonl"
 EVAL_PLAN = "eval.json"
 ROLLOUTS, ANSWERS, CHECKPOINTS, FIGURES = "rollouts", "answers", "checkpoints", "figures"
 MAX_STEP = 999_999_999  # a step's name has nine digits at most
 PARTS = (CONFIG, ENV, METRICS, EVALS, HEALTH, ROLLOUTS, ANSWERS, CHECKPOINTS, FIGURES)
-
-
-class Progress:
-    """What a run tells whoever watches it; this one is silent. Use as a context manager around the run."""
-
-    def start(self, config: "Config", total_steps: int, out: Path) -> None:
-        """Training begins, or goes on, in the run folder `out`."""
-
-    def phase(self, name: str, done: int, total: int, **fields: float | str) -> None:
-        """Work inside a step, or a job of its own (evaluation, pretraining), has got so far. Cheap to call.
-
-        `total` 0: it is not known, and `done` counts tokens. `fields` are shown beside it (loss=2.31).
-        """
-
-    def step(self, metrics: Mapping[str, Any]) -> None:
-        """A training step is done; the row of metrics.jsonl."""
-
-    def evaluation(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """An evaluation is done; its rows of evals.jsonl, one a dataset."""
-
-    def note(self, text: str) -> None:
-        """One line that should stay on the screen: a warning, a checkpoint, an interruption."""
-
-    def finish(self, summary: Mapping[str, object]) -> None:
-        """The job is done; `summary` names what it left (for example checkpoint: its folder)."""
-
-    def close(self) -> None:
-        """Give the terminal back. `with` does it, also after an exception."""
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)
@@ -87,7 +48,7 @@ class RunLog:
     def append_evals(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """One evaluation: a row for each dataset, written by one call. Rows that a crash left of the same one go."""
         path, steps = self.folder / EVALS, {row["step"] for row in rows}
-        before = _read_rows(path)
+        before = read_rows(path)
         if any(row["step"] in steps for row in before):
             _write(path, b"".join(json_line(row) for row in before if row["step"] not in steps))
         _append(path, *rows)
@@ -132,7 +93,7 @@ class RunLog:
     def truncate_after(self, step: int) -> None:
         """Forget all that was logged after `step`. May be repeated; raises UserError before it changes anything."""
         kept = {
-            name: [row for row in _read_rows(self.folder / name) if row["step"] <= step]
+            name: [row for row in read_rows(self.folder / name) if row["step"] <= step]
             for name in (METRICS, EVALS, HEALTH)
         }
         for name, rows in kept.items():
@@ -246,53 +207,6 @@ def need_run(folder: Path) -> None:
         )
 
 
-def config_text(folder: Path) -> str:
-    """The run's config.toml."""
-    need_run(folder)
-    return text_of(folder / CONFIG)
-
-
-def text_of(path: Path) -> str:
-    """A config.toml that a run wrote. Raises UserError if it cannot be read."""
-    try:
-        return reading.read(path, reading.MAX_LINE).decode("utf-8")
-    except (OSError, ValueError) as error:
-        reason = error.__class__.__name__
-        raise UserError(f"{path} cannot be read ({reason}): the run needs the config it was started with") from None
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, a step each. Raises UserError for a damaged line; a torn last one is skipped."""
-    need_run(folder)
-    return _read_rows(folder / METRICS)
-
-
-def read_evals(folder: Path) -> list[dict[str, Any]]:
-    """The rows of evals.jsonl, a dataset and step each. Raises as `read_metrics`."""
-    need_run(folder)
-    return _read_rows(folder / EVALS)
-
-
-def read_health(folder: Path) -> list[dict[str, Any]]:
-    """The rows of health.jsonl, an alarm each; mostly none. Raises as `read_metrics`."""
-    need_run(folder)
-    return _read_rows(folder / HEALTH)
-
-
-def read_answers(folder: Path, step: int) -> list[dict[str, Any]]:
-    """The answers of the evaluation at `step`; empty if there are none. Raises UserError for a damaged file."""
-    path = folder / ANSWERS / f"{step_name(step)}.jsonl.gz"
-    try:
-        records = [json.loads(line) for line in reading.lines(path)]
-        if not all(isinstance(record, dict) for record in records):
-            raise ValueError
-        return records
-    except FileNotFoundError:
-        return []
-    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
-        raise UserError(f"{path} is damaged ({error.__class__.__name__}): remove it, or evaluate again") from None
-
-
 def step_name(step: int) -> str:
     """The name of a step's file or folder: step-00010."""
     return f"step-{step:05d}"
@@ -358,7 +272,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         lines = list(reading.lines(path))
     except FileNotFoundError:

@@ -18,7 +18,7 @@ from typing import Any
 
 from r1v0 import config as configs
 from r1v0.config import DEFAULT, SET, Config
-from r1v0.runs import runlog
+from r1v0.runs import records, runlog
 from r1v0.tasks.datasets import DATASETS, eval_name
 from r1v0.tasks.reading.source import OWN
 
@@ -80,7 +80,7 @@ def settle(
 
 def resumed(folder: Path, sets: Sequence[str]) -> Settled:
     """The settings that a run goes on with: its own, and what `sets` may change. Raises UserError."""
-    text, where = runlog.config_text(folder), str(folder / runlog.CONFIG)
+    text, where = records.config_text(folder), str(folder / runlog.CONFIG)
     before = configs.parse(text, where)
     config, given = configs.resume(before, sets), configs.set_layer(sets)
     changed = dict.fromkeys(configs.differences(before, config), f"{SET} of a resumed run")
@@ -101,7 +101,7 @@ def run_settings(model: str) -> tuple[str, str, str] | None:
     places[folder / "trainer" / runlog.CONFIG] = f"checkpoint {folder}"
     for file, label in places.items():
         if file.is_file():
-            return runlog.text_of(file), str(file), label
+            return records.text_of(file), str(file), label
     return None
 
 

@@ -31,12 +31,13 @@ READINGS = ("math", "gsm8k")
 class Reward:
     """`function` is "module:function". `isolated` rewards are graded in killable processes. `quick`, where given, decides
     without them what is cheap to decide: it returns a Score, or the `answers.Question` that remains. `form` is a completion
-    that states an answer where the reward looks for it."""
+    that states an answer where the reward looks for it. `call` is a function of a program's own, in place of the name."""
 
     function: str
     isolated: bool = False
     quick: str = ""
     form: str = "\\boxed{%s}"
+    call: RewardFunction | None = None
 
 
 REWARDS: dict[str, Reward] = {
@@ -104,9 +105,21 @@ def is_isolated(name: str) -> bool:
     return is_custom(name) or REWARDS[name].isolated
 
 
-@cache
+def is_users(name: str) -> bool:
+    """Whether a reward is the user's own, as FILE.py:FUNCTION or given by a program."""
+    return is_custom(name) or (name in REWARDS and REWARDS[name].call is not None)
+
+
+def quick(name: str) -> Callable[[Problem, str, bool], Any]:
+    """What decides at once: the reward itself, or that part of it that needs no process."""
+    row = REWARDS[name]
+    return row.call or load(row.quick or row.function)
+
+
 def function(name: str) -> RewardFunction:
     """The function of a reward, by its name in `REWARDS` or as FILE.py:FUNCTION. Raises UserError."""
+    if name in REWARDS and (call := REWARDS[name].call):
+        return call
     if is_custom(name):
         custom: RewardFunction = load("r1v0.tasks.grading.custom:load")(name)
         return custom

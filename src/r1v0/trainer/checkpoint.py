@@ -42,7 +42,8 @@ from r1v0.runs.manifest import (
     place,
     seal,
 )
-from r1v0.runs.runlog import CHECKPOINTS, read_evals
+from r1v0.runs.records import read_evals
+from r1v0.runs.runlog import CHECKPOINTS
 from r1v0.trainer.half_step import write_step
 
 FORMAT = 2

@@ -23,7 +23,9 @@ from r1v0.rollouts.collect import collect, reward_settings, verifiers
 from r1v0.rollouts.evaluate import Answer, answer_problems, gain, parse_answers, summarise
 from r1v0.runs.health import Row, Watch
 from r1v0.runs.manifest import checkpoint_name
-from r1v0.runs.runlog import Progress, RunLog, read_answers, read_evals
+from r1v0.runs.progress import Progress
+from r1v0.runs.records import read_answers, read_evals
+from r1v0.runs.runlog import RunLog
 from r1v0.tasks.datasets import Problems
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.trainer.checkpoint import TrainerState, prune, restore, save_checkpoint

@@ -19,7 +19,7 @@ from r1v0.base.keys import key
 from r1v0.base.writing import write_atomic, writing
 from r1v0.config import Config
 from r1v0.grpo.batch import make_updates
-from r1v0.runs import runlog
+from r1v0.runs import records, runlog
 from r1v0.runs.health import Alarm, Watch, watch_rows
 from r1v0.runs.manifest import place
 from r1v0.trainer.checkpoint import TrainerState, as_os_error, best_checkpoint
@@ -35,8 +35,8 @@ class Unhealthy(UserError):
 
 def watch_of(config: Config, folder: Path) -> Watch:
     """The watch of the run in `folder`, which has seen all of its rows."""
-    rollbacks = {row["step"] for row in runlog.read_health(folder) if row.get("action") == "rollback"}
-    return watch_rows(config, runlog.read_metrics(folder), rollbacks)[0]
+    rollbacks = {row["step"] for row in records.read_health(folder) if row.get("action") == "rollback"}
+    return watch_rows(config, records.read_metrics(folder), rollbacks)[0]
 
 
 @dataclass(frozen=True)

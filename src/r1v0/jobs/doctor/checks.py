@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from r1v0.base.stats import unpaired_difference, wilson
+from r1v0.base.stats import number, numbers, unpaired_difference, wilson
 from r1v0.config import is_own_reward
-from r1v0.jobs.doctor.record import SPAN, Record, Row, number, numbers
+from r1v0.jobs.doctor.record import SPAN, Record, Row
 from r1v0.report.status import share
 from r1v0.runs.health import Alarm, watch_rows
 from r1v0.runs.manifest import checkpoints_in, place

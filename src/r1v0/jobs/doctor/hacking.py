@@ -6,8 +6,9 @@ rollouts/, where a hack is plain to see.
 
 from collections.abc import Callable, Iterator, Sequence
 
+from r1v0.base.stats import number
 from r1v0.jobs.doctor.checks import Finding, ok, problem, warning
-from r1v0.jobs.doctor.record import SPAN, Record, Row, number
+from r1v0.jobs.doctor.record import SPAN, Record, Row
 from r1v0.report.status import share
 
 RISE = 0.1

@@ -7,9 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from r1v0.base.stats import numbers
 from r1v0.base.writing import amount_of, free_bytes
 from r1v0.jobs.doctor.checks import Finding, ok, problem, warning
-from r1v0.jobs.doctor.record import Record, numbers
+from r1v0.jobs.doctor.record import Record
 from r1v0.report.status import clock, share
 from r1v0.runs import runlog
 from r1v0.runs.manifest import checkpoints_in, damage

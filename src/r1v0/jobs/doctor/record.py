@@ -16,7 +16,7 @@ from typing import Any
 from r1v0.base import reading
 from r1v0.base.command import typed
 from r1v0.base.errors import UserError
-from r1v0.base.stats import mean
+from r1v0.base.stats import mean, number, numbers
 from r1v0.config import Config, parse
 from r1v0.runs import runlog
 
@@ -121,18 +121,6 @@ def _rows(path: Path, damaged: list[str]) -> list[Row]:
         elif index < len(lines) - 1 and path.name not in damaged:
             damaged.append(path.name)
     return rows
-
-
-def number(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
-        return None
-    return float(value)
-
-
-def numbers(rows: Sequence[Row], key: str) -> list[float]:
-    """A key's values where there are any."""
-    return [value for row in rows if (value := number(row.get(key))) is not None]
 
 
 def _mean(rows: Sequence[Row], key: str) -> float | None:

@@ -17,7 +17,7 @@ from typing import Any, Self
 from r1v0.config import RewardConfig
 from r1v0.tasks.grading.processes import Deliver, Processes
 from r1v0.tasks.math.answers import Question, as_stated, states
-from r1v0.tasks.rewards import READINGS, REWARDS, check, combine, is_custom, is_isolated, load, names
+from r1v0.tasks.rewards import READINGS, check, combine, is_custom, is_isolated, names, quick
 from r1v0.types import Problem, Score
 
 CACHE_SIZE = 20_000
@@ -142,7 +142,7 @@ class Verifier:
             return None
         if name in READINGS and reads_last:
             text = as_stated(name, text)
-        found: Score | Question | None = load(REWARDS[name].quick or REWARDS[name].function)(problem, text, finished)
+        found: Score | Question | None = quick(name)(problem, text, finished)
         return found
 
     def poll(self) -> dict[int, Score]:
