@@ -19,7 +19,7 @@ from typing import Any
 
 from r1v0.base.stats import mean
 from r1v0.report import plot_groups
-from r1v0.runs import runlog
+from r1v0.runs import records, runlog
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -142,9 +142,9 @@ def table(groups: dict[str, list[Path]]) -> list[str]:
 
 
 def logs(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    evals = runlog.read_evals(folder)
+    evals = records.read_evals(folder)
     main_set, hard = ([row for row in evals if row["dataset"] == name] for name in ("countdown", "countdown-hard"))
-    return runlog.read_metrics(folder), main_set, hard
+    return records.read_metrics(folder), main_set, hard
 
 
 def arrow(rows: Sequence[dict[str, Any]], key: str) -> str:

@@ -251,7 +251,7 @@ def _grpo(bench: Bench, rows: list[Row]) -> None:
 def countdown(bench: Bench, rows: list[Row]) -> None:
     """The default run, end to end, through the command line."""
     from r1v0.cli import main
-    from r1v0.runs.runlog import read_evals, read_metrics
+    from r1v0.runs.records import read_evals, read_metrics
 
     folder = bench.out / f"countdown-{time.strftime('%Y%m%d-%H%M%S')}"
     steps = 1 if bench.dry else 40

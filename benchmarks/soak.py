@@ -23,7 +23,7 @@ from typing import Any
 
 from r1v0.report import style
 from r1v0.report.table import markdown_table
-from r1v0.runs import runlog
+from r1v0.runs import records, runlog
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
@@ -120,8 +120,8 @@ def count(folder: str) -> int:
 def report(folder: Path, out: Path) -> list[str]:
     """Write soak.json, soak.md and soak.png; the names of the checks that failed."""
     samples = [json.loads(line) for line in (folder / SAMPLES).read_text(encoding="utf-8").splitlines()]
-    evals = [row for row in runlog.read_evals(folder) if row["dataset"] == "countdown"]
-    seconds = sum(row["time/step_s"] for row in runlog.read_metrics(folder))
+    evals = [row for row in records.read_evals(folder) if row["dataset"] == "countdown"]
+    seconds = sum(row["time/step_s"] for row in records.read_metrics(folder))
     found = judge(samples, evals)
     env = json.loads((folder / runlog.ENV).read_text(encoding="utf-8"))
     content = {
