@@ -27,7 +27,8 @@ from r1v0.grpo.losses import policy_loss
 from r1v0.grpo.optimizer import Optimizer
 from r1v0.grpo.step import Learner, StepInProgress, train_step
 from r1v0.models.families import ModelConfig
-from r1v0.models.memory import free_memory, kv_bytes, workspace_bytes
+from r1v0.models.memory import free_memory, workspace_bytes
+from r1v0.models.sizes import GIB, kv_bytes
 from r1v0.models.transformer import Transformer
 from r1v0.sampling.draw import draw, uniform
 from r1v0.sampling.engine import Engine, close_deck, open_deck
@@ -35,12 +36,12 @@ from r1v0.sampling.pages import PAGE_SIZE, PagedCache
 from r1v0.sampling.sampler import LIVE, POSITION, SamplingSettings, _decode
 from r1v0.types import Completion
 
-GIB = 1 << 30
 CARD_GB = 40  # the card of the original
 
 
 def machine(bench: Bench, rows: list[Row]) -> None:
-    """What it is, and its two ceilings: a copy counts bytes read and written; matrices are random, for zeros run faster."""
+    """What it is, and its two ceilings: a copy counts bytes read and written; matrices are random, for zeros run
+    faster."""
     rows.append(Row("python, torch", f"{platform.python_version()}, {torch.__version__}"))
     if not bench.dry:
         import triton
@@ -75,12 +76,12 @@ def decode(bench: Bench, rows: list[Row]) -> None:
     for context in contexts:
         for batch in batches:
             pages = batch * -(-(context + 200) // PAGE_SIZE)
-            size = pages * PAGE_SIZE * kv_bytes(config, dtype)
+            size = pages * PAGE_SIZE * kv_bytes(config, dtype.itemsize)
             if not bench.dry and size > free_memory(bench.device) - workspace_bytes(config, batch, dtype) // 2:
                 rows.append(Row(f"decode, {batch} rows, context {context}", f"{size / GIB:.1f} GiB of pages: no room"))
                 continue
             took = decode_ms(bench, model, batch, context, pages, graphs=True)
-            floor = (weights + batch * context * kv_bytes(config, dtype)) / bench.copy * 1e3
+            floor = (weights + batch * context * kv_bytes(config, dtype.itemsize)) / bench.copy * 1e3
             what = f"decode, {batch} rows, context {context}"
             rows.append(Row(what, batch / took * 1e3, "tokens/s", f"{took:.2f} ms a step, floor {floor:.2f}"))
             wanted = 0.6 if (batch, context) == (64, 4096) else 0.0
@@ -141,7 +142,7 @@ def _parts(bench: Bench, rows: list[Row], model: Transformer, batch: int, contex
     kv = torch.randn(batch, config.kv_heads, config.head_dim, device=device, dtype=dtype)
     attend = cache.decode(torch.full((batch,), context, device=device))
     took = milliseconds(bench, lambda: [attend(layer, q, kv, kv) for layer in range(config.layers)])
-    moved = batch * context * kv_bytes(config, dtype)
+    moved = batch * context * kv_bytes(config, dtype.itemsize)
     rows.append(Row("attention of all layers, eager", took, "ms", f"{moved / bench.copy * 1e3:.2f} at copy bandwidth"))
     hidden = torch.randn(batch, config.hidden, device=device, dtype=dtype)
     rows.append(Row("head", milliseconds(bench, lambda: model.head(hidden)), "ms"))

@@ -15,7 +15,7 @@ import r1v0
 
 PACKAGE = Path(r1v0.__file__).parent
 
-# Rooms from the roof to the ground. A module imports from rooms below its own, type-checking imports counted: no exceptions.
+# Rooms from the roof to the ground. A module imports from rooms below its own, for types too: no exceptions.
 FLOORS = (
     ("__main__",),
     ("cli",),
@@ -32,7 +32,7 @@ FLOORS = (
     ("base",),
 )
 TEXT_ONLY = {"report", "runs", "tasks", "config", "types", "base"}  # for grading processes and plots: no torch
-OF_THE_METRICS = {"r1v0.jobs.doctor", "r1v0.jobs.plan"}  # and these, which answer at once
+OF_THE_METRICS = {"r1v0.jobs.doctor", "r1v0.jobs.plan", "r1v0.models.sizes"}  # and these, which answer at once
 HEAVY = {
     "datasets",
     "sympy",
@@ -207,6 +207,7 @@ CALL = "from r1v0.cli import main\ntry:\n    main({})\nexcept SystemExit:\n    p
         "import r1v0",
         "import r1v0.config, r1v0.types, r1v0.runs.runlog, r1v0.tasks.datasets, r1v0.tasks.rewards, r1v0.tasks.prompts",
         "import r1v0.cli",
+        "import r1v0.models.sizes",
         CALL.format(["--help"]),
         CALL.format(["train", "--help"]),
         CALL.format(["plot", "--help"]),

@@ -8,11 +8,13 @@ from r1v0.base.errors import Interrupted, UserError
 from r1v0.config import VARIANTS, GrpoConfig, resolve
 from r1v0.grpo import budget as budgets
 from r1v0.grpo.batch import make_updates, split
-from r1v0.grpo.budget import Budget, first_budget, is_out_of_memory, longest_case, probe, token_bytes
-from r1v0.grpo.logprobs import HEAD_BYTES, token_logprobs
+from r1v0.grpo.budget import Budget, first_budget, is_out_of_memory
+from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.losses import policy_loss
+from r1v0.grpo.memory_probe import longest_case, probe
 from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.memory import FIXED_BYTES
+from r1v0.models.sizes import CPU_TOKENS, HEAD_BYTES, token_bytes
 from r1v0.models.transformer import Transformer
 from r1v0.types import Batch
 from tests.helpers import PlainSgd, assert_same_weights, random_groups, small_model, small_policy, trained
@@ -34,7 +36,8 @@ GRPO = GrpoConfig(variant="grpo", **VARIANTS["grpo"])
 
 
 class Failing:
-    """A model's hooks that raise out of memory at the n-th visit of a place, and where a pass has more than `room` tokens."""
+    """A model's hooks that raise out of memory at the n-th visit of a place, and where a pass has more than `room`
+    tokens."""
 
     def __init__(self, model: Transformer, layer: int, backward: bool, visits: set[int], room: int = 10**6) -> None:
         self.visits, self.room, self.seen, self.raised = visits, room, 0, 0
@@ -191,11 +194,12 @@ def test_the_longest_case_is_a_batch_like_any_other() -> None:
 
 
 def test_bytes_of_a_token_by_hand() -> None:
-    """hidden 32, 3 layers, 4 heads and 2 KV heads of 8, intermediate 48: a layer keeps 4 x 32 + (16 + 10) x 8 + 4 x 48 = 528."""
+    """hidden 32, 3 layers, 4 heads and 2 KV heads of 8, intermediate 48: a layer keeps 4 x 32 + (16 + 10) x 8 + 4 x 48
+    = 528."""
     config = small_model().config
     head = 32 * (2 * 4 + 4)
-    assert token_bytes(config, torch.float32, False) == (3 * 528 + 528) * 4 + head
-    assert token_bytes(config, torch.float32, True) == (3 * 32 + 528 + 528) * 4 + head
+    assert token_bytes(config, 4, False) == (3 * 528 + 528) * 4 + head
+    assert token_bytes(config, 4, True) == (3 * 32 + 528 + 528) * 4 + head
 
 
 @pytest.mark.parametrize(
@@ -248,7 +252,7 @@ def test_the_longest_sequence_is_probed_even_if_it_is_longer_than_the_budget(mon
 def test_on_a_cpu_the_probe_only_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     budget = first_budget(resolve("countdown", sets=["optimizer.micro_batch_tokens=0"]), small_model())
-    assert (budget.tokens, budget.automatic) == (budgets.CPU_TOKENS, False)
+    assert (budget.tokens, budget.automatic) == (CPU_TOKENS, False)
     budget.note = notes.append
 
     def work(model: Transformer, micro: Batch) -> int:
@@ -264,7 +268,7 @@ def test_on_a_cpu_the_probe_only_warns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_automatic_on_a_gpu_is_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model()
     monkeypatch.setattr(budgets, "on_gpu", lambda model: True)
-    each = token_bytes(model.config, torch.float32, False)
+    each = token_bytes(model.config, 4, False)
     fixed = FIXED_BYTES + 3 * HEAD_BYTES
     parameters = 4 * sum(p.numel() for p in model.parameters())
     monkeypatch.setattr(budgets, "free_memory", lambda device: parameters + (fixed + 5000 * each) / 0.9 + 1)

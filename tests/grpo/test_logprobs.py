@@ -5,8 +5,10 @@ import torch
 
 from r1v0.grpo import logprobs
 from r1v0.grpo.batch import pack
-from r1v0.grpo.logprobs import ChunkedHead, head_slice, predictors, token_logprobs
+from r1v0.grpo.logprobs import ChunkedHead, predictors, token_logprobs
+from r1v0.models import sizes
 from r1v0.models.attention import packed
+from r1v0.models.sizes import head_slice
 from tests.helpers import rollout, small_model
 
 pytestmark = pytest.mark.numeric
@@ -76,11 +78,13 @@ def test_the_slice_of_a_small_vocabulary_is_computed_once(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(logprobs, "_logits", counted)
     for size, expected in ((1 << 25, [40]), (16 * 20 * 4, [16, 16, 8] * 2)):
-        monkeypatch.setattr(logprobs, "NARROWEST", 1)
-        monkeypatch.setattr(logprobs, "HEAD_BYTES", size)
+        monkeypatch.setattr(sizes, "NARROWEST", 1)
+        monkeypatch.setattr(sizes, "HEAD_BYTES", size)
         widths.clear()
         hidden = torch.randn(20, 32, requires_grad=True)
-        ChunkedHead.apply(hidden, torch.randn(40, 32), torch.arange(20), 1.0)[0].sum().backward()  # type: ignore[no-untyped-call]
+        head, tokens = torch.randn(40, 32), torch.arange(20)
+        found, _ = ChunkedHead.apply(hidden, head, tokens, 1.0)  # type: ignore[no-untyped-call]
+        found.sum().backward()
         assert widths == expected
 
 

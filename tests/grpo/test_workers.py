@@ -16,12 +16,11 @@ from r1v0.grpo.budget import Budget
 from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.losses import policy_loss
 from r1v0.grpo.optimizer import Optimizer
-from r1v0.jobs.plan import memory as counted
-from r1v0.models import workers
+from r1v0.models import sizes, workers
 from r1v0.models.lora import Lora, add_adapters
 from r1v0.models.transformer import Transformer
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
-from r1v0.types import Batch
+from r1v0.types import Batch, Completion
 from tests.helpers import PlainSgd, assert_same_weights, random_groups, small_model, small_policy, trained
 from tests.trainer.test_loop import assert_same_run, go_on, small_config, start
 
@@ -34,7 +33,7 @@ THREADS = 3
 @pytest.fixture(autouse=True)
 def three_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small batches are worth dealing out, and PyTorch has three threads."""
-    monkeypatch.setattr(workers, "FEWEST_TOKENS", 20)
+    monkeypatch.setattr(sizes, "FEWEST_TOKENS", 20)
     monkeypatch.setattr(budgets, "FEWEST_TOKENS", 20)
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
@@ -252,9 +251,8 @@ def test_completions_are_dealt_out_once_each_and_evenly(shares: int) -> None:
     prompts = max(int((b.weights == 0).sum()) for b in split(batch, 1)) * 8 / shares  # these cost, too
     assert max(work) - min(work) <= 2 * (longest + prompts)
     for name in ("weights", "advantages", "sample_logprobs"):
-        assert sum(float(getattr(part, name).sum()) for part in parts) == pytest.approx(
-            float(getattr(batch, name).sum()), abs=1e-4
-        )
+        found = sum(float(getattr(part, name).sum()) for part in parts)
+        assert found == pytest.approx(float(getattr(batch, name).sum()), abs=1e-4)
 
 
 def test_fewer_completions_than_workers() -> None:
@@ -263,36 +261,18 @@ def test_fewer_completions_than_workers() -> None:
     assert torch.equal(part.token_ids, batch.token_ids)
 
 
-def test_how_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    mib = 1 << 20
-    assert workers.workers(2, 22 * mib, 14_000) == 2
-    assert workers.workers(16, 22 * mib, 2048) == 4  # 512 tokens each
-    assert workers.workers(16, 540 * mib, 32_768) == 2  # SmolLM2-135M in float32: one copy of its gradients
-    assert workers.workers(16, 6000 * mib, 32_768) == 1
-    assert workers.workers(16, 22 * mib, 4096, 1200) == 3  # each has room for the longest sequence
-    assert workers.workers(16, 22 * mib, 4096, 5000) == 1
-    assert workers.workers(1, 0, 0) == workers.workers(8, 0, 100) == 1
-    for threads in (1, 2, 5, 64):
-        for gradients in (0, 10 * mib, 540 * mib, 6000 * mib):
-            for tokens in (0, 100, 1024, 32_768):
-                expected = workers.workers(threads, gradients, tokens)
-                assert counted.workers(threads, gradients, tokens) == expected
-
-
 @pytest.mark.parametrize("smallest", [0, 1 << 30])
 def test_threads_do_not_change_what_is_sampled(smallest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "SMALLEST", smallest)
     requests = [Request(list(range(3, 3 + n)), [10 * n + i for i in range(3)]) for n in (5, 9, 1, 30)]
     settings = SamplingSettings(1.0, 40, 7, frozenset({1}))
-    found, seen = [], set[int]()
+    found, seen = list[dict[tuple[int, int], Completion]](), set[int]()
     for threads in (1, THREADS):
         torch.set_num_threads(threads)
-        drawn = {}
+        found.append({})
         for i, sample, completion in generate(small_model(scale=4.0), requests, settings):
-            drawn[i, sample] = completion
+            found[-1][i, sample] = completion
             seen.add(torch.get_num_threads())
-        found.append(drawn)
         assert torch.get_num_threads() == threads
     one, several = found
     assert seen == ({1} if smallest else {1, THREADS})

@@ -1,25 +1,18 @@
-"""The plan's arithmetic against published sizes, hand counts, and the memory that a training step really takes."""
+"""The plan against published sizes and by hand: shapes, times, what makes a run fit, and the page."""
 
-import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from r1v0 import config
 from r1v0.cli import main
-from r1v0.grpo import budget, logprobs, optimizer
 from r1v0.jobs.arguments import parser as command_line
 from r1v0.jobs.plan import ADAPTERS, EXACT, PROMPT, ROUNDED, make_plan, remedies
-from r1v0.jobs.plan import memory as counted
 from r1v0.jobs.plan.cost import CARDS, cost, find_card, work_of
-from r1v0.jobs.plan.memory import GIB, activations, count_memory, head_bytes
 from r1v0.jobs.plan.report import report, seconds
-from r1v0.jobs.plan.shapes import KNOWN, find_shape
-from r1v0.models import memory as sampling_memory
-from r1v0.models import packing
+from r1v0.jobs.plan.shapes import KNOWN, TINY, find_shape
+from r1v0.models.sizes import GIB
 
 QWEN = find_shape("Qwen/Qwen2.5-1.5B")
 
@@ -61,7 +54,7 @@ def test_the_embedded_model_is_counted_from_its_file() -> None:
 
 
 def test_a_folder_and_a_run_folder(tmp_path: Path) -> None:
-    raw = (Path(counted.__file__).parents[2] / "assets" / "tiny" / "config.json").read_text()
+    raw = (TINY / "config.json").read_text()
     for folder in (tmp_path / "model", tmp_path / "run" / "checkpoints" / "step-00004"):
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(raw)
@@ -72,57 +65,6 @@ def test_adapters_of_rank_64() -> None:
     assert (
         QWEN.adapters(64) == 73_859_072
     )  # 28 x 64 x (2 x 1536 + 2 x (1536 + 256) + 2 x 1536 + 3 x (1536 + 8960)) by hand: 73.9 M
-
-
-def test_constants_are_those_of_the_code() -> None:
-    assert (counted.HEAD_BYTES, counted.NARROWEST) == (logprobs.HEAD_BYTES, logprobs.NARROWEST)
-    assert optimizer.BUCKET == counted.BUCKET
-    assert (counted.MOST_REARRANGED, counted.LEAST_REARRANGED) == (packing.LARGEST, packing.SMALLEST)
-    from r1v0.jobs import plan
-
-    assert (plan.CPU_TOKENS, plan.MOST_TOKENS) == (budget.CPU_TOKENS, budget.MOST_TOKENS)
-    assert plan.LIKELY_SHARE == sampling_memory.LIKELY_SHARE
-    assert (plan.MOST_SLOTS, plan.CPU_SLOTS) == (sampling_memory.MOST_SLOTS, sampling_memory.CPU_SLOTS)
-
-
-def test_qwen_1_5b_by_hand() -> None:
-    """16 bytes a weight are 23.0 GiB; a token of KV cache 2 x 28 x 2 x 128 x 2 bytes; 16,384 packed tokens with
-    checkpointing about 5.3 GiB by an earlier estimate, which held 1.45 GiB of logits instead of slices."""
-    parts = count_memory(settings("compute.checkpoint_activations=true"), QWEN, True, 16_384)
-    assert parts.weights + parts.gradients + parts.masters + parts.moments == 16 * QWEN.parameters
-    assert (parts.resident + parts.gradients) / GIB == pytest.approx(23.0, abs=0.05)
-    assert parts.resident / GIB == pytest.approx(20.1, abs=0.05)
-    assert parts.kv_token == 28_672
-    assert (parts.kept + parts.working) / GIB == pytest.approx(5.3 - 1.45 + 0.43, rel=0.15)
-    whole = count_memory(settings(), QWEN, True, 16_384)
-    assert 35 < whole.kept / GIB < 55  # about 50 by the same estimate
-
-
-@pytest.mark.parametrize(
-    ("sets", "bytes_a_weight"),
-    [
-        ((), 16),
-        (("optimizer.states=8bit",), 4 + 2 + 8 / 256),
-        (("optimizer.offload=true",), 4),
-        (("compute.dtype=float32",), 16),
-    ],
-)
-def test_bytes_a_weight(sets: tuple[str, ...], bytes_a_weight: float) -> None:
-    parts = count_memory(settings(*sets), QWEN, True, 1024)
-    assert parts.resident + parts.gradients == pytest.approx(bytes_a_weight * QWEN.parameters)
-
-
-def test_lora_trains_adapters_alone() -> None:
-    parts = count_memory(settings("lora.rank=64", "grpo.kl_coef=0.1"), QWEN, True, 1024)
-    assert parts.resident + parts.gradients == 2 * QWEN.parameters + 16 * 73_859_072
-    assert count_memory(settings("grpo.kl_coef=0.1"), QWEN, True, 1024).reference == 2 * QWEN.parameters
-
-
-def test_activations_are_linear_and_checkpointing_keeps_inputs_only() -> None:
-    kept, at_work = activations(settings("compute.checkpoint_activations=true"), QWEN, True, 2)
-    assert kept == 28 * 1536 + 2 * 1536 + 2 * 1536
-    assert at_work > 4 * 8960
-    assert head_bytes(QWEN, 1, 4) < head_bytes(QWEN, 16_384, 4) < 0.4 * GIB
 
 
 def test_operations_are_six_or_eight_a_weight_and_token() -> None:
@@ -330,90 +272,3 @@ def test_a_damaged_config_json_is_one_line(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "config.json").write_text('{"model_type": ')
     assert main(["plan", "--set", f"model={tmp_path}"]) == 2
     assert "cannot be read as JSON" in capsys.readouterr().err
-
-
-# One training step in a process of its own, warmed up by a smaller one: its peak resident set over what was there before.
-STEP = """
-import json, random, sys
-from pathlib import Path
-import torch
-from r1v0 import config
-from r1v0.jobs.bench.timing import current_rss
-from r1v0.models.device import peak_rss
-from r1v0.models.families import parse_config
-from r1v0.models.loading import Policy
-from r1v0.models.transformer import Transformer, initialise
-from r1v0.grpo.optimizer import Optimizer
-from r1v0.jobs.plan.memory import count_memory
-from r1v0.jobs.plan.shapes import Shape
-from r1v0.grpo.step import Learner, StepInProgress, train_step
-from r1v0.types import Completion, Group, Problem, Prompt, Rollout, Score
-
-def step(raw, settings, groups, length):
-    model = Transformer(parse_config(raw, "test"))
-    initialise(model, torch.Generator().manual_seed(0))
-    model.checkpoint_activations = settings.compute.checkpoint_activations
-    rng = random.Random(0)
-    def rollouts(i):
-        prompt = Prompt(Problem(str(i), "", "", "test"), "", [rng.randrange(3, raw["vocab_size"]) for _ in range(32)])
-        for sample in range(8):
-            tokens = [rng.randrange(3, raw["vocab_size"]) for _ in range(length)]
-            yield Rollout(prompt, Completion(tokens, [-1.0] * len(tokens), "length"), "", Score(sample % 2, sample % 2 == 1))
-    made = [list(rollouts(i)) for i in range(groups)]
-    optimizer = Optimizer(model, settings.optimizer)
-    train_step(Learner(model, optimizer, settings), StepInProgress.of([Group(r[0].prompt, r) for r in made]))
-    return model
-
-raw, micro_batch, groups, length, checkpointing, threads = json.loads(sys.argv[1])
-torch.set_num_threads(threads)
-settings = config.resolve(sets=[f"threads={threads}", f"optimizer.micro_batch_tokens={micro_batch}",
-                                f"compute.checkpoint_activations={str(checkpointing).lower()}"])
-small = {**raw, "num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64, "vocab_size": 64}
-step(small, settings, 1, 8)
-before = current_rss()
-model = step(raw, settings, groups, length)
-parts = count_memory(settings, Shape(model.config, ""), False, micro_batch)
-print(json.dumps([peak_rss() - before, max(parts.training, parts.updating), before]))
-"""
-
-
-# A group fills a micro-batch: prompt 32 + 8 x length.
-def measured(
-    hidden: int,
-    layers: int,
-    vocab: int,
-    micro_batch: int,
-    groups: int,
-    length: int,
-    checkpointing: bool,
-    threads: int = 1,
-) -> list[float]:
-    """Bytes that a step takes, bytes that the plan says, and the resident set before."""
-    raw = {"model_type": "qwen2", "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": hidden * 11 // 4,
-           "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": hidden // 4,
-           "tie_word_embeddings": True}  # fmt: skip
-    argument = json.dumps([raw, micro_batch, groups, length, checkpointing, threads])
-    done = subprocess.run(
-        [sys.executable, "-c", STEP, argument], capture_output=True, text=True, check=True, timeout=280
-    )
-    found: list[float] = json.loads(done.stdout)
-    return found
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the plan's constants are those of glibc's allocator")
-def test_the_5m_model_takes_what_the_plan_says() -> None:
-    """Within 15 %. The resident set before, of Python and its libraries, is what the plan adds as BASE_CPU."""
-    peak, planned, before = measured(256, 6, 4096, 2048, 2, 252, False)
-    assert planned == pytest.approx(peak, rel=0.15)
-    assert before == pytest.approx(counted.BASE_CPU, rel=0.15)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="the plan's constants are those of glibc's allocator")
-@pytest.mark.parametrize(("checkpointing", "threads"), [(False, 1), (True, 1), (False, 2), (True, 2)])
-def test_a_larger_model_takes_what_the_plan_says(checkpointing: bool, threads: int) -> None:
-    """45 M parameters, 4096 tokens trained on at a time, within 15 %."""
-    peak, planned, _ = measured(
-        512, 8, 32_768, 4096, 2 * threads, 508 // threads - 16 * (threads - 1), checkpointing, threads
-    )
-    assert planned == pytest.approx(peak, rel=0.15)

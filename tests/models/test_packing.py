@@ -68,7 +68,7 @@ def test_nothing_is_left_after_an_error_and_new_weights_are_seen() -> None:
 def test_small_large_and_rounded_matrices_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert packing.rearrange(torch.zeros(96, 96)) is None
     assert packing.rearrange(torch.zeros(512, 512, dtype=torch.float16)) is None
-    monkeypatch.setattr(packing, "LARGEST", 1000)
+    monkeypatch.setattr(packing, "MOST_REARRANGED", 1000)
     made = model()
     with packed_weights(made):
         assert made.head_copy is None

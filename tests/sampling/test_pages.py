@@ -14,7 +14,8 @@ from r1v0.base.keys import key
 from r1v0.config import OptimizerConfig
 from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.families import ModelConfig
-from r1v0.models.memory import automatic_slots, free_memory, kv_bytes, pool_pages, workspace_bytes
+from r1v0.models.memory import automatic_slots, free_memory, pool_pages, workspace_bytes
+from r1v0.models.sizes import kv_bytes
 from r1v0.sampling import engine as engines
 from r1v0.sampling.engine import Engine, open_deck
 from r1v0.sampling.graphs import Buckets, buckets
@@ -231,7 +232,7 @@ def test_parameters_keep_their_storage_in_an_optimizer_step() -> None:
 def test_memory_arithmetic_of_qwen_1_5b() -> None:
     """28 layers x 2 x 2 heads x 128 x 2 bytes a token; 8000 tokens after 500 are 133 pages of 64."""
     bf16 = torch.bfloat16
-    assert kv_bytes(QWEN, bf16) == 28_672
+    assert kv_bytes(QWEN, bf16.itemsize) == 28_672
     page = 64 * 28_672
     layer, logits = 2048 * (4 * 8960 + 3 * 1536) * 2, 2 * 64 * 151_936 * (4 * 4 + 2)
     assert workspace_bytes(QWEN, 64, bf16) == layer + logits + (1 << 29) == 1_052_606_464

@@ -1,12 +1,12 @@
 """How many tokens one forward and backward pass takes: chosen by free memory, halved when that was too many.
 
 Decides: the budget is the run's own state, and no number of its results depends on it but by rounding: micro-batches'
-gradients add up to the batch's (batch.py). On a CPU several micro-batches are worked on side by side (workers.py), which share
-the budget. `optimizer.micro_batch_tokens` = 0 chooses it, on a GPU by arithmetic
-(`token_bytes`) that a probe of the longest case corrects before the first step, on a CPU as measured. After an
-out-of-memory error, what failed is repeated with half as many tokens. A backward pass that broke off has added to some
-gradients and not to others; a second copy to undo that would take the very memory that is missing, so then, and only
-then, the gradient of the whole update is begun anew.
+gradients add up to the batch's (batch.py). On a CPU several micro-batches are worked on side by side (workers.py),
+which share the budget. `optimizer.micro_batch_tokens` = 0 chooses it, on a GPU by arithmetic (`token_bytes`) that a
+probe of the longest case corrects before the first step, on a CPU as measured. After an out-of-memory error, what
+failed is repeated with half as many tokens. A backward pass that broke off has added to some gradients and not to
+others; a second copy to undo that would take the very memory that is missing, so then, and only then, the gradient of
+the whole update is begun anew.
 """
 
 from collections.abc import Callable
@@ -20,23 +20,26 @@ from torch import nn
 from r1v0.base.errors import UserError
 from r1v0.config import Config
 from r1v0.grpo.batch import deal, split
-from r1v0.grpo.logprobs import HEAD_BYTES
-from r1v0.models.families import ModelConfig
-from r1v0.models.memory import FIXED_BYTES, GIB, free_memory
+from r1v0.models.sizes import (
+    FEWEST_TOKENS,
+    HEAD_BYTES,
+    MOST_TOKENS,
+    cpu_tokens,
+    token_bytes,
+    workers,
+)
 from r1v0.models.transformer import Transformer
-from r1v0.models.workers import FEWEST_TOKENS, add_gradients, gradient_bytes, side_by_side, twin, workers
+from r1v0.models.workers import add_gradients, gradient_bytes, side_by_side, twin
 from r1v0.types import Batch
 
-CPU_TOKENS = 2048  # a worker's; as fast as any on a 2-core CPU: the activations of more tokens leave its caches
-MOST_TOKENS = 32_768  # more would not make a GPU's matrix products faster
 SHARE = 0.9  # of free memory; the rest is left to fragmentation
 
 T = TypeVar("T")
 
 
 class Budget:
-    """`tokens` of the micro-batches that are worked on at a time, from now on. `automatic`: a probe may raise it. `note` tells
-    the user of a change."""
+    """`tokens` of the micro-batches that are worked on at a time, from now on. `automatic`: a probe may raise it.
+    `note` tells the user of a change."""
 
     def __init__(self, tokens: int, remedy: str = "", automatic: bool = False) -> None:
         self.tokens, self.remedy, self.automatic = tokens, remedy, automatic
@@ -46,8 +49,8 @@ class Budget:
     def accumulate(
         self, batch: Batch, model: Transformer, zero_grad: Callable[[], None], work: Callable[[Transformer, Batch], T]
     ) -> list[T]:
-        """Call `work`, which adds to a model's gradients, on each micro-batch; what it returned. `zero_grad` sets those of
-        `model` to zeros; `work` is given it or a twin.
+        """Call `work`, which adds to a model's gradients, on each micro-batch; what it returned. `zero_grad` sets those
+        of `model` to zeros; `work` is given it or a twin.
 
         Raises UserError if one completion alone does not fit into memory, and whatever else `work` raises.
         """
@@ -79,8 +82,8 @@ class Budget:
     def _work_through(
         self, batch: Batch, model: Transformer, results: list[T], work: Callable[[Transformer, Batch], T], side: int
     ) -> bool:
-        """False if a backward pass broke off, so that the gradients are those of no whole set of micro-batches. `side` of
-        these are at work at a time."""
+        """False if a backward pass broke off, so that the gradients are those of no whole set of micro-batches. `side`
+        of these are at work at a time."""
         for micro in split(batch, self.tokens // side, model.norm.device):
             size, alone = micro.token_ids.shape[0], int((micro.parents >= 0).sum()) == 1
             if alone or size <= self.tokens // side:  # a micro-batch before it may have made the budget smaller
@@ -139,97 +142,20 @@ def first_budget(config: Config, model: Transformer) -> Budget:
     if config.optimizer.micro_batch_tokens:
         return Budget(config.optimizer.micro_batch_tokens, remedy)
     if not on_gpu(model):
-        threads = torch.get_num_threads()
-        return Budget(CPU_TOKENS * workers(threads, gradient_bytes(model), MOST_TOKENS), remedy)
+        return Budget(cpu_tokens(torch.get_num_threads(), gradient_bytes(model)), remedy)
+    from r1v0.models.memory import FIXED_BYTES, free_memory  # on a CPU nothing needs it
+
     gradients = gradient_bytes(model)
     room = SHARE * (free_memory(model.norm.device) - gradients) - FIXED_BYTES - 3 * HEAD_BYTES
-    return Budget(
-        _rounded(room / token_bytes(model.config, model.norm.dtype, model.checkpoint_activations)), remedy, True
-    )
+    each = token_bytes(model.config, model.norm.dtype.itemsize, model.checkpoint_activations)
+    return Budget(rounded(room / each), remedy, True)
 
 
 def on_gpu(model: Transformer) -> bool:
     return model.norm.is_cuda
 
 
-def token_bytes(config: ModelConfig, dtype: torch.dtype, checkpointed: bool) -> int:
-    """Bytes that training holds for each token of a micro-batch, when it holds most.
-
-    A layer keeps for its backward pass: both norms' inputs and outputs, qkv, the turned q and k, the attention's
-    output and the keys and values gathered for it, gate and up, silu(gate) and its product with up; the layer that is
-    gone through backward as much again in gradients. Checkpointed, all other layers keep their input only. The head
-    holds its rows and their gradient in float32.
-    """
-    heads = (4 * config.heads + 5 * config.kv_heads) * config.head_dim
-    layer = 4 * config.hidden + heads + 4 * config.intermediate
-    kept = config.hidden * config.layers + layer if checkpointed else layer * config.layers
-    return (kept + layer) * dtype.itemsize + config.hidden * (2 * dtype.itemsize + 4)
-
-
-def probe(
-    budget: Budget,
-    model: Transformer,
-    prompt: int,
-    completion: int,
-    zero_grad: Callable[[], None],
-    work: Callable[[Transformer, Batch], T],
-) -> None:
-    """Train on made-up tokens, as many as a micro-batch can have and one of the longest sequences; drop the gradient.
-
-    So that no run dies of memory when lengths grow: halves the budget until it fits, and sets an automatic one to what
-    the memory it measured allows. Raises UserError if a prompt of `prompt` tokens with a completion of `completion`
-    does not fit alone. On a CPU it only compares `token_bytes` with the memory that is free, and warns.
-    """
-    device, longest = model.norm.device, prompt + completion
-    if not on_gpu(model):
-        side = workers(torch.get_num_threads(), gradient_bytes(model), budget.tokens)
-        tokens = max(budget.tokens, longest)
-        needed = token_bytes(model.config, model.norm.dtype, model.checkpoint_activations) * tokens
-        needed += (side - 1) * gradient_bytes(model)
-        if needed > (free := free_memory(device)):
-            budget.note(
-                f"warning: training on {tokens} tokens at a time needs about {needed / GIB:.1f} GiB, "
-                f"and {free / GIB:.1f} are free: {budget.remedy}"
-            )
-        return
-    before = torch.cuda.memory_allocated(device)
-    room = free_memory(device) - gradient_bytes(model)
-    torch.cuda.reset_peak_memory_stats(device)
-    batch = longest_case(prompt, completion, max(budget.tokens, longest), model.config.vocab)
-    budget.accumulate(batch, model, zero_grad, work)
-    taken = torch.cuda.max_memory_allocated(device) - before - gradient_bytes(model)
-    if budget.automatic:
-        size = min(batch.token_ids.shape[0], max(budget.tokens, longest))
-        budget.tokens = _rounded(SHARE * room / taken * size)
-        budget.note(
-            f"micro-batches of {budget.tokens} tokens ({taken / size / 1e3:.0f} kB a token, {room / GIB:.1f} GiB free)"
-        )
-    for parameter in model.parameters():
-        parameter.grad = None
-
-
-def longest_case(prompt: int, completion: int, tokens: int, vocab: int) -> Batch:
-    """A prompt with one completion of `completion` tokens, and further ones up to `tokens` in all, of made-up words."""
-    rest = max(0, tokens - prompt - completion)
-    lengths = [prompt, completion] + [completion] * (rest // completion) + [rest % completion] * (rest % completion > 0)
-    sizes = torch.tensor(lengths)
-    cu_seqlens = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-    total = int(cu_seqlens[-1])
-    starts = torch.tensor([0] + [prompt] * (len(lengths) - 1)) - cu_seqlens[:-1]
-    weights = torch.full((total,), 1 / total)
-    weights[:prompt] = 0
-    return Batch(
-        token_ids=torch.arange(total) % vocab,
-        positions=torch.arange(total) + starts.repeat_interleave(sizes),
-        cu_seqlens=cu_seqlens,
-        parents=torch.tensor([-1] + [0] * (len(lengths) - 1)),
-        weights=weights,
-        advantages=torch.ones(total),
-        sample_logprobs=torch.full((total,), -1.0),
-    )
-
-
-def _rounded(tokens: float) -> int:
+def rounded(tokens: float) -> int:
     """Whole 256s, at least one and at most MOST_TOKENS: what a little memory more or less does not change."""
     return min(MOST_TOKENS, max(1, int(tokens) // 256) * 256)
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from r1v0.base.errors import UserError
 from r1v0.base.keys import key
 from r1v0.config import OptimizerConfig
+from r1v0.models.sizes import MOMENT_BLOCK
 
-BLOCK = 256  # values that share one scale, in bitsandbytes' kernels
 SMALLEST = 4096  # smaller tensors keep 32 bits, as bitsandbytes has it
-PIECE = 1 << 24  # values updated at a time, a multiple of BLOCK: 64 MiB of float32
+PIECE = 1 << 24  # values updated at a time, a multiple of MOMENT_BLOCK: 64 MiB of float32
 KINDS = ("exp_avg", "exp_avg_scale", "exp_avg_sq", "exp_avg_sq_scale")
 
 
@@ -38,7 +38,7 @@ class EightBitAdamW:
         self.functional = _bitsandbytes()
         self.states: dict[str, dict[str, Tensor]] = {}
         for name, p in parameters.items():
-            scale = torch.zeros(-(-p.numel() // BLOCK), device=p.device)
+            scale = torch.zeros(-(-p.numel() // MOMENT_BLOCK), device=p.device)
             moment = torch.zeros(p.numel(), dtype=torch.uint8, device=p.device)
             state = (moment, scale, moment.clone(), scale.clone())
             self.states[name] = dict(zip(KINDS, state, strict=True))
@@ -54,7 +54,7 @@ class EightBitAdamW:
             state = self.states[name]
             for start in range(0, weights.numel(), PIECE):
                 part = slice(start, start + PIECE)
-                blocks = slice(start // BLOCK, (start + PIECE) // BLOCK)
+                blocks = slice(start // MOMENT_BLOCK, (start + PIECE) // MOMENT_BLOCK)
                 exact = weights[part].float()  # of float32 weights these are the weights themselves
                 self.functional.optimizer_update_8bit_blockwise(
                     "adam",
@@ -110,6 +110,7 @@ def _bitsandbytes() -> Any:
         import bitsandbytes.functional as functional
     except (ImportError, OSError):
         raise UserError(
-            "optimizer.states is 8bit, but bitsandbytes is not there: pip install 'bitsandbytes>=0.50', or set optimizer.states=float32"
+            "optimizer.states is 8bit, but bitsandbytes is not there: pip install 'bitsandbytes>=0.50', or set "
+            "optimizer.states=float32"
         ) from None
     return functional

@@ -1,9 +1,9 @@
 """log p(token | tokens before it) and the entropy it was drawn from, without ever holding all logits.
 
 Decides: all shifting by one happens in `predictors`, nowhere else: entry t of all results is about `token_ids[t]`. The
-head runs only where completion tokens are predicted, a slice of the vocabulary at a time and again in the backward pass,
-so that 8000 tokens x 151,936 words are never in memory together, and each row of the head's gradient is one sum over
-all tokens, rounded once. Entropy is a reading, not an objective: it has no gradient.
+head runs only where completion tokens are predicted, a slice of the vocabulary at a time and again in the backward
+pass, so that 8000 tokens x 151,936 words are never in memory together, and each row of the head's gradient is one sum
+over all tokens, rounded once. Entropy is a reading, not an objective: it has no gradient.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from r1v0.models.attention import packed
+from r1v0.models.sizes import head_slice
 from r1v0.models.transformer import Transformer
 from r1v0.types import Batch
-
-HEAD_BYTES = 1 << 25  # of a float32 slice of logits, of which at most two are held at a time
-NARROWEST = 1024  # words of a slice, however many the tokens: narrower products are slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +46,6 @@ def predictors(batch: Batch) -> Tensor:
     completions = batch.parents >= 0
     rows[batch.cu_seqlens[:-1][completions]] = batch.cu_seqlens[1:][batch.parents[completions]] - 1
     return rows.to(batch.token_ids.device)
-
-
-def head_slice(rows: int, vocab: int) -> int:
-    """Words whose logits are computed together: all, if `rows` x `vocab` of them are few enough."""
-    return min(vocab, max(NARROWEST, HEAD_BYTES // (4 * max(1, rows))))
 
 
 class ChunkedHead(torch.autograd.Function):
@@ -116,7 +109,7 @@ def _logits(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
 
 
 def _columns(token_ids: Tensor, start: int, width: int) -> tuple[Tensor, Tensor]:
-    """Where each token stands in the slice of `width` words from `start` on, [M, 1], and whether it does (1.0 or 0.0), [M]."""
+    """Where each token stands in the slice of `width` words from `start`, [M, 1]; whether it does (1.0 or 0.0), [M]."""
     column = token_ids - start
     here = (column >= 0) & (column < width)
     return column.clamp(0, width - 1)[:, None], here.float()

@@ -24,19 +24,19 @@ from torch import Tensor, nn
 
 from r1v0.base.errors import UserError
 from r1v0.config import OptimizerConfig
+from r1v0.models.sizes import BUCKET
 from r1v0.models.transformer import Transformer
 
 if TYPE_CHECKING:
     from r1v0.grpo.eight_bit import EightBitAdamW
-
-BUCKET = 1 << 26  # weights whose gradients are in float32 at the same time: 256 MiB, or one larger matrix
 
 
 class Optimizer:
     """Updates the parameters of `model` that are not frozen. `masters` maps a parameter's name to its float32 weights.
 
     Making one casts `model`, which must be in float32, to the type that it is to compute in; a float32 model is its own
-    master (but with `offload`). `seed` is for 8-bit states only. Raises UserError if they need a package that is missing.
+    master (but with `offload`). `seed` is for 8-bit states only. Raises UserError if they need a package that is
+    missing.
     """
 
     def __init__(
@@ -74,7 +74,8 @@ class Optimizer:
         self.staging = _staging(self.parameters, dtype) if config.offload else None
 
     def zero_grad(self) -> None:
-        """Gradients become zeros, not None: an update without any gradient still moves by momentum, as a dense one does."""
+        """Gradients become zeros, not None: an update without any gradient still moves by momentum, as a dense one
+        does."""
         for parameter in self.parameters.values():
             parameter.grad = torch.zeros_like(parameter)
 
@@ -140,11 +141,12 @@ class Optimizer:
 
     @torch.no_grad()
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Undo `state_tensors`. Raises KeyError for a missing tensor, RuntimeError for one of a wrong shape, UserError for
-        adapters that were trained on other weights than the model's."""
+        """Undo `state_tensors`. Raises KeyError for a missing tensor, RuntimeError for one of a wrong shape, UserError
+        for adapters that were trained on other weights than the model's."""
         if self.merged and not torch.allclose(tensors["frozen"], self._frozen_sums(), rtol=1e-6):
             raise UserError(
-                "the model is not the one that this run's adapters were trained on: it was changed since; put it back, or start a new run"
+                "the model is not the one that this run's adapters were trained on: it was changed since; "
+                "put it back, or start a new run"
             )
         if self.eight is not None:
             self.eight.load_state_tensors(tensors)

@@ -1,7 +1,7 @@
 """`r1v0 train`: a run is prepared, gets its folder, and is watched until it ends or is stopped.
 
-Decides: nothing is written before model, data and reward are loaded and checked. A run without --out claims the next free
-folder of runs/ by making it, so that of two that start together each has its own.
+Decides: nothing is written before model, data and reward are loaded and checked. A run without --out claims the next
+free folder of runs/ by making it, so that of two that start together each has its own.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from r1v0.base.lock import hold
 from r1v0.base.notes import to_stderr
 from r1v0.jobs.plan import make_plan
 from r1v0.jobs.plan.cost import find_card
-from r1v0.jobs.plan.memory import GIB
 from r1v0.jobs.plan.report import in_a_line
 from r1v0.jobs.plan.shapes import Shape
 from r1v0.models.device import bfloat16_cost, device_name, set_threads
+from r1v0.models.sizes import GIB
 from r1v0.models.tried import outcomes
 from r1v0.report.progress import open_progress
 from r1v0.runs import manifest, runlog
@@ -36,7 +36,7 @@ LONG_S = 600.0
 
 
 def begin(settled: Settled, out: Path | None, name: str) -> None:
-    """A new run in `out`, or in the next free runs/NAME-001. Raises UserError and Interrupted, as `Trainer.run` does."""
+    """A new run in `out`, or in the next free runs/NAME-001. Raises what `Trainer.run` does: UserError, Interrupted."""
     if out is not None:
         runlog.need_free(out)
     trainer = prepare(settled.config)

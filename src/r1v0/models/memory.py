@@ -13,28 +13,21 @@ from typing import TYPE_CHECKING
 
 from r1v0.base.errors import UserError
 from r1v0.models.families import ModelConfig
+from r1v0.models.sizes import CPU_SLOTS, GIB, LIKELY_SHARE, MOST_SLOTS, kv_bytes
 
 if TYPE_CHECKING:
-    import torch  # `r1v0 plan` uses this arithmetic without loading torch
+    import torch
 
 PREFILL_TOKENS = 2048  # prompt tokens of one forward pass: on a CPU some seconds, after which a wish to stop is heard
-MOST_SLOTS = 256  # on a GPU: from there on decoding is bound by the cache's bandwidth, and more rows gain little
-CPU_SLOTS = 128
-LIKELY_SHARE = 4  # automatic slots assume that completions reach a quarter of their limit; else rows are preempted
 FIXED_BYTES = 1 << 29  # cuBLAS workspaces, graphs, Triton
-GIB = 1 << 30
-
-
-def kv_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
-    """Bytes of keys and values of one token."""
-    return 2 * config.layers * config.kv_heads * config.head_dim * dtype.itemsize
 
 
 def workspace_bytes(config: ModelConfig, rows: int, dtype: torch.dtype) -> int:
     """What sampling takes beside weights and cache: the widest layer of a prefill, and logits of `rows` rows.
 
     A layer holds its input, its normed input and their sum (hidden), gate, up, silu(gate) and the product
-    (intermediate); a draw holds the logits and four float32 tensors of their size, twice: eager and in the graphs' pool.
+    (intermediate); a draw holds the logits and four float32 tensors of their size, twice: eager and in the graphs'
+    pool.
     """
     attention = 2 * (config.heads + 2 * config.kv_heads) * config.head_dim
     layer = max(4 * config.intermediate, attention) + 3 * config.hidden
@@ -67,8 +60,8 @@ def automatic_slots(config: ModelConfig, dtype: torch.dtype, free: int, prompt: 
     all, the newest wait (sampler.py).
     """
     if not gpu:
-        return max(1, min(CPU_SLOTS, free // 2 // ((prompt + new) * kv_bytes(config, dtype))))
-    likely = (prompt + new / LIKELY_SHARE) * kv_bytes(config, dtype)
+        return max(1, min(CPU_SLOTS, free // 2 // ((prompt + new) * kv_bytes(config, dtype.itemsize))))
+    likely = (prompt + new / LIKELY_SHARE) * kv_bytes(config, dtype.itemsize)
     return max(1, min(MOST_SLOTS, int((free - workspace_bytes(config, MOST_SLOTS, dtype)) * 0.95 / likely)))
 
 
@@ -80,7 +73,7 @@ def pool_pages(
     Raises UserError if one completion alone would not fit.
     """
     alone = pages_alone(prompt, new, page_size)
-    page = page_size * kv_bytes(config, dtype)
+    page = page_size * kv_bytes(config, dtype.itemsize)
     pages = min(rows * alone, int((free - workspace_bytes(config, rows, dtype)) * 0.95 // page) - 1)
     require_room(pages, alone, page, prompt, new)
     return pages
@@ -92,10 +85,11 @@ def pages_alone(prompt: int, new: int, page_size: int) -> int:
 
 
 def require_room(pages: int, alone: int, page: int, prompt: int, new: int) -> None:
-    """UserError if `pages` are fewer than the `alone` that one row of prompt + new tokens needs; a page has `page` bytes."""
+    """UserError if `pages` are fewer than the `alone` that one row of prompt + new tokens needs; a page has `page`
+    bytes."""
     if pages < alone:
         raise UserError(
-            f"sampling: a prompt of {prompt} tokens with sampling.max_new_tokens={new} needs {alone * page / GIB:.2f} GiB "
-            f"of KV cache, but {max(0, pages) * page / GIB:.2f} GiB are there: lower sampling.max_new_tokens or "
-            "sampling.slots, or free memory (a smaller model, optimizer.offload=true)"
+            f"sampling: a prompt of {prompt} tokens with sampling.max_new_tokens={new} needs "
+            f"{alone * page / GIB:.2f} GiB of KV cache, but {max(0, pages) * page / GIB:.2f} GiB are there: "
+            "lower sampling.max_new_tokens or sampling.slots, or free memory (a smaller model, optimizer.offload=true)"
         )

@@ -4,8 +4,8 @@ Decides: a decoding step multiplies a few rows by every weight, and PyTorch's fl
 rearranges the weights anew in each call. oneDNN's takes them rearranged once, 1.3 to 2 times faster at up to 128 rows
 (results/performance). So for the time of sampling each large matrix has a second copy in that layout, dropped
 afterwards: it cannot grow stale, since nothing trains meanwhile. The product is the same arithmetic, in float32 and in
-bfloat16. The operators are those that torch.compile emits for CPUs; they are not documented, and not every processor has
-what they need (bfloat16 wants AVX-512), so they are tried first (tried.py).
+bfloat16. The operators are those that torch.compile emits for CPUs; they are not documented, and not every processor
+has what they need (bfloat16 wants AVX-512), so they are tried first (tried.py).
 """
 
 from collections.abc import Iterator
@@ -17,14 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from r1v0.models.sizes import LEAST_REARRANGED, MOST_REARRANGED
 from r1v0.models.tried import Pairs, leave_out, works
 
 if TYPE_CHECKING:
     from r1v0.models.transformer import Transformer
 
 DTYPES = (torch.float32, torch.bfloat16)
-SMALLEST = 1 << 16  # weights of a matrix under which rearranging gains nothing: a call's fixed cost is larger
-LARGEST = 1 << 30  # weights of a model over which a second copy would take more memory than a CPU run should double
 
 
 class PackedLinear(nn.Linear):
@@ -47,7 +46,7 @@ def multiply(x: Tensor, copy: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def gains(weight: Tensor) -> bool:
     """Whether rearranging this weight would make its product faster."""
-    return weight.device.type == "cpu" and weight.dtype in DTYPES and weight.numel() >= SMALLEST
+    return weight.device.type == "cpu" and weight.dtype in DTYPES and weight.numel() >= LEAST_REARRANGED
 
 
 def rearrange(weight: Tensor) -> Tensor | None:
@@ -58,7 +57,7 @@ def rearrange(weight: Tensor) -> Tensor | None:
 
 def usable(model: "Transformer") -> bool:
     """Whether the model is small enough for second copies, and products by them are PyTorch's on each of its shapes."""
-    if sum(parameter.numel() for parameter in model.parameters()) > LARGEST:
+    if sum(parameter.numel() for parameter in model.parameters()) > MOST_REARRANGED:
         return False
     layers = [module for module in model.modules() if isinstance(module, PackedLinear)]
     matrices = [(layer.weight.detach(), layer.bias) for layer in layers] + [(model.head_weight.detach(), None)]

@@ -1,11 +1,12 @@
-"""A CPU's threads: training side by side, each on micro-batches of its own, and sampling with one where more are a loss.
+"""A CPU's threads: training side by side, each on micro-batches of its own, and sampling with one if more lose.
 
 Decides: PyTorch shares out each operation of a small model, some microseconds of it, and waits for all threads after
 each; whole micro-batches wait once an update (results/performance). So each worker has a twin of the model: the same
 weights, and gradients of its own, which are added in a fixed order. The same threads give the same bits; other threads
-other roundings, as within PyTorch. The twins' gradients may take `MOST_COPIES`: larger models have fewer workers, each
-with several threads, down to the one of a GPU. Decoding steps cannot be dealt out so: half of the rows take two thirds of the
-time. They share operations, as PyTorch does, which a model of less than `SMALLEST` weights loses by.
+other roundings, as within PyTorch. The twins' gradients may take sizes.py's `MOST_COPIES`: larger models have fewer
+workers, each with several threads, down to the one of a GPU. Decoding steps cannot be dealt out so: half of the rows
+take two thirds of the time. They share operations, as PyTorch does, which a model of less than `SMALLEST` weights loses
+by.
 """
 
 import copy
@@ -19,18 +20,9 @@ from torch import nn
 
 from r1v0.models.transformer import Transformer
 
-MOST_COPIES = 1 << 30  # bytes of the twins' gradients
-FEWEST_TOKENS = 512  # of a worker's micro-batch: with fewer, operations are so short that Python's lock is what counts
 SMALLEST = 1 << 21  # weights of a model that is sampled with one thread: its matrix products take some ten microseconds
 
 T = TypeVar("T")
-
-
-def workers(threads: int, gradients: float, tokens: int, longest: int = 0) -> int:
-    """How many train side by side: with `threads` on a CPU, gradients of so many bytes, micro-batches of `tokens` in all, and
-    sequences of up to `longest`, for which each must have room."""
-    most = tokens // max(FEWEST_TOKENS, longest)
-    return max(1, min(threads, 1 + int(MOST_COPIES // max(1, gradients)), most))
 
 
 def gradient_bytes(model: nn.Module) -> int:

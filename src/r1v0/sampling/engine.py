@@ -1,12 +1,12 @@
 """How decoding is carried out on a device: which cache, how many rows, graphs or not. It cannot change what is drawn.
 
-Decides: on a CPU contiguous slots, eager steps, the host looks at every token. On a GPU pages (with Triton, tried first;
-without it slots), one CUDA graph a bucket of rows, and a look every 8 steps: surplus tokens of rows that ended meanwhile are
-dropped. Weights are updated in place, so a graph outlives an optimizer step; but it holds the pool's address too, and
-the pool has to go before training needs the memory. So pool and graphs live for one call of the sampler, unless they
-take at most a twentieth of the card: then they wait for the model's next call. Capturing anew costs a bucket one
-step's launches and the graph's instantiation, for at most six buckets (some tenths of a second by estimate, not
-measured), where a step that fills a large pool takes a minute.
+Decides: on a CPU contiguous slots, eager steps, the host looks at every token. On a GPU pages (with Triton, tried
+first; without it slots), one CUDA graph a bucket of rows, and a look every 8 steps: surplus tokens of rows that ended
+meanwhile are dropped. Weights are updated in place, so a graph outlives an optimizer step; but it holds the pool's
+address too, and the pool has to go before training needs the memory. So pool and graphs live for one call of the
+sampler, unless they take at most a twentieth of the card: then they wait for the model's next call. Capturing anew
+costs a bucket one step's launches and the graph's instantiation, for at most six buckets (some tenths of a second by
+estimate, not measured), where a step that fills a large pool takes a minute.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r1v0.models.memory import automatic_slots, free_memory, kv_bytes, pages_alone, pool_pages, require_room
+from r1v0.models.memory import automatic_slots, free_memory, pages_alone, pool_pages, require_room
+from r1v0.models.sizes import kv_bytes
 from r1v0.models.transformer import Transformer, has_triton
 from r1v0.models.tried import is_left_out
 from r1v0.sampling.graphs import NAME, Buckets
@@ -86,7 +87,7 @@ _kept: weakref.WeakKeyDictionary[Transformer, Deck] = weakref.WeakKeyDictionary(
 
 
 def open_deck(model: Transformer, engine: Engine, slots: int, wanted: int, prompt: int, new: int) -> Deck:
-    """Room for `wanted` completions of up to `new` tokens after up to `prompt` tokens, `slots` at a time (0: automatic).
+    """Room for `wanted` completions of up to `new` tokens after up to `prompt`, `slots` at a time (0: automatic).
 
     Raises UserError where not even one fits.
     """
@@ -110,7 +111,7 @@ def open_deck(model: Transformer, engine: Engine, slots: int, wanted: int, promp
     size = engine.page_size
     alone = pages_alone(prompt, new, size)
     if engine.pages:
-        require_room(engine.pages, alone, size * kv_bytes(config, dtype), prompt, new)
+        require_room(engine.pages, alone, size * kv_bytes(config, dtype.itemsize), prompt, new)
     free = 0 if engine.pages and slots else free_memory(device)
     slots = min(slots or automatic_slots(config, dtype, free, prompt, new, gpu=True), wanted)
     pages = engine.pages or pool_pages(config, dtype, free, slots, prompt, new, size)

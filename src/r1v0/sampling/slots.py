@@ -4,8 +4,9 @@ Decides: a group's completions share their prompt, so its keys and values are ke
 its rows' queries as one matrix; a row's own slot holds only what it wrote itself. Decoding is bound by the bytes it
 reads: with 8 completions a prompt this is half of them or less. The two parts of a row's attention are merged by
 their log-sum-exp, which is exact (FlashDecoding, Dao et al. 2023; "cascade" attention in Ye et al., arXiv 2501.01005).
-The slots of a large cache are as long as the longest live completion needs (they grow by halves), the rest is masked. Queries that share a KV
-head lie side by side as if they were query positions, so grouped-query attention copies no keys or values.
+The slots of a large cache are as long as the longest live completion needs (they grow by halves), the rest is masked.
+Queries that share a KV head lie side by side as if they were query positions, so grouped-query attention copies no keys
+or values.
 """
 
 from functools import cached_property, partial
@@ -19,7 +20,7 @@ from torch import Tensor
 from r1v0.models.attention import Attend, prefilling
 from r1v0.models.families import ModelConfig
 from r1v0.models.kernels.native import Kernels, kernels
-from r1v0.models.memory import kv_bytes
+from r1v0.models.sizes import kv_bytes
 from r1v0.models.tried import Pairs, works
 
 NEVER = float("-inf")
@@ -33,7 +34,7 @@ class _Store:
 
     def __init__(self, config: ModelConfig, rows: int, longest: int, device: torch.device, dtype: torch.dtype) -> None:
         self.rows, self.longest = rows, longest
-        self.capacity = longest if 0 < rows * longest * kv_bytes(config, dtype) <= SMALL else 0
+        self.capacity = longest if 0 < rows * longest * kv_bytes(config, dtype.itemsize) <= SMALL else 0
 
         def room() -> Tensor:
             return torch.zeros(rows, config.kv_heads, self.capacity, config.head_dim, device=device, dtype=dtype)
@@ -63,7 +64,7 @@ class _Store:
 
 
 class SlotCache:
-    """`slots` completions of `longest` positions at most, prompts included. The caller knows which positions are filled."""
+    """`slots` completions of `longest` positions at most, prompts included. The caller knows which are filled."""
 
     spare = (
         1 << 60
@@ -135,7 +136,7 @@ class SlotCache:
         return True
 
     def decode(self, positions: Tensor) -> Attend:
-        """Attention of one new token in each slot, slot i at `positions[i]` of its sequence, over its prompt and itself."""
+        """Attention of one new token in each slot, slot i at `positions[i]` of its sequence, over its prompt too."""
         if self.plan is None:
             self.plan = _Plan(self.owner, self.lengths, self.device)
         own = (positions - self.plan.starts).clamp_(min=0)  # a dead row stands at 0
@@ -158,7 +159,7 @@ class SlotCache:
         return attend
 
     def _in_parts(self, plan: "_Plan", own: Tensor, longest: int) -> Attend:
-        """PyTorch's kernel twice a layer: for the rows' own positions, and for each prompt with all of its rows' queries."""
+        """PyTorch's kernel twice a layer: for the rows' own positions, and for each prompt with its rows' queries."""
         shared, rows = plan.shared, own.shape[0]
         row = torch.arange(rows, device=self.device)
         ahead = torch.arange(longest, device=self.device) > own[:, None]
@@ -188,7 +189,7 @@ class SlotCache:
 
 
 class _Plan:
-    """Which slots share which prompt: owners [slots] is each slot's prompt and starts [slots] its length (0: it has none)."""
+    """Which slots share which prompt: owners [slots] is each slot's prompt, starts [slots] its length (0: none)."""
 
     def __init__(self, owner: list[int], lengths: list[int], device: torch.device) -> None:
         self.owner, self.lengths = owner, lengths
@@ -203,8 +204,9 @@ class _Plan:
 class _Sharing:
     """The indices by which the rows of a prompt are gathered for it. Prompts have up to `most` slots.
 
-    rows [prompts * most] is the slot at each place of a prompt (any slot where there is none), places [slots] its inverse;
-    without [slots, 1, 1] is minus infinity where a slot has no prompt, mask [prompts, 1, 1, longest] behind a prompt's end.
+    rows [prompts * most] is the slot at each place of a prompt (any slot where there is none), places [slots] its
+    inverse; without [slots, 1, 1] is minus infinity where a slot has no prompt, mask [prompts, 1, 1, longest] behind a
+    prompt's end.
     """
 
     def __init__(self, owner: list[int], lengths: list[int], device: torch.device) -> None:

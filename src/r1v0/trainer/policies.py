@@ -14,8 +14,8 @@ import torch
 
 from r1v0.config import Config
 from r1v0.grpo.batch import split
-from r1v0.grpo.budget import longest_case
 from r1v0.grpo.logprobs import token_logprobs
+from r1v0.grpo.memory_probe import longest_case
 from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.loading import Policy, load
 from r1v0.models.lora import Lora, add_adapters, without_adapters

@@ -1,6 +1,6 @@
 """Does the longest sequence fit into memory? Asked before the first step, so that no run dies of it when lengths grow."""
 
-from r1v0.grpo.budget import probe
+from r1v0.grpo.memory_probe import probe
 from r1v0.grpo.step import Learner, add_gradient
 from r1v0.models.loading import Policy
 from r1v0.rollouts.collect import past_positions

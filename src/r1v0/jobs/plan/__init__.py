@@ -1,8 +1,8 @@
 """`r1v0 plan`: does a run fit into the memory, where does the memory go, and how long is a step?
 
-Decides: arithmetic only, before anything is downloaded or computed; memory.py, cost.py and shapes.py say what is counted
-and how well it agrees with measurements. A run fits if the training step's peak and a KV cache for at least one completion
-of full length fit. If it does not, combinations of settings that the config accepts are tried, and of each
+Decides: arithmetic only, before anything is downloaded or computed; memory.py, cost.py and shapes.py say what is
+counted and how well it agrees with measurements. A run fits if the training step's peak and a KV cache for at least one
+completion of full length fit. If it does not, combinations of settings that the config accepts are tried, and of each
 kind (exact, rounded moments, adapters) the fastest that fits is named.
 """
 
@@ -11,17 +11,16 @@ import os
 from dataclasses import dataclass, replace
 
 from r1v0.base.errors import UserError
-from r1v0.config import Config, changed, differences, toml_value, validate
+from r1v0.config import Config, changed, differences, toml_value
+from r1v0.config.checks import validate
 from r1v0.jobs.plan.cost import CARDS, Card, Cost, cost, cpu_card, evaluation_of, find_card, work_of
-from r1v0.jobs.plan.memory import BASE_CPU, GIB, Memory, count_memory, reserve, workers
+from r1v0.jobs.plan.memory import BASE_CPU, Memory, count_memory, reserve
 from r1v0.jobs.plan.shapes import Shape, find_shape
+from r1v0.models.sizes import CPU_SLOTS, GIB, LIKELY_SHARE, MOST_SLOTS, MOST_TOKENS, cpu_tokens
 from r1v0.tasks.datasets import DATASETS, eval_name
 from r1v0.tasks.reading.source import Generated
 
 PROMPT = 128  # tokens of a prompt, assumed
-LIKELY_SHARE = 4  # completions are assumed to be a quarter of their limit, as models/memory.py does
-MOST_SLOTS, CPU_SLOTS = 256, 128  # models/memory.py's own bounds of automatic slots
-CPU_TOKENS, MOST_TOKENS = 2048, 32_768  # budget.py's automatic ones: of a CPU's worker, and the largest of a GPU
 FLAT = 0.5  # of the groups, where they are refilled
 PROBLEMS = {"math500": 500, "aime24": 30, "aime25": 30, "amc23": 40, "olympiadbench": 674, "gsm8k": 1319, "math": 5000}
 OWN_PROBLEMS = 256  # of an evaluation set whose size is not known without reading it, assumed
@@ -30,8 +29,8 @@ OWN_PROBLEMS = 256  # of an evaluation set whose size is not known without readi
 @dataclass(frozen=True)
 class Plan:
     """`budget` is what the run may take, in bytes; `micro_batch` tokens trained on at a time; `rows` decoded at a time.
-    `typical` and `longest` are the costs of a step at the mean length and at the limit, `evaluation` of all that eval.on names,
-    once, at those two lengths."""
+    `typical` and `longest` are the costs of a step at the mean length and at the limit, `evaluation` of all that
+    eval.on names, once, at those two lengths."""
 
     config: Config
     shape: Shape
@@ -171,7 +170,7 @@ def _eval_problems(config: Config) -> int:
 
 def _largest_micro_batch(config: Config, shape: Shape, gpu: bool, budget: float) -> int:
     gradients = count_memory(config, shape, gpu, 1).gradients
-    tokens = MOST_TOKENS if gpu else CPU_TOKENS * workers(config.threads, gradients, MOST_TOKENS)
+    tokens = MOST_TOKENS if gpu else cpu_tokens(config.threads, gradients)
     while tokens > 1024 and count_memory(config, shape, gpu, tokens).training > budget:
         tokens //= 2
     return tokens
@@ -197,8 +196,8 @@ class Remedy:
 
 
 def remedies(plan: Plan) -> list[Remedy]:
-    """Of each kind of result the fastest combination that fits, with the fewest settings; exact ones first. Empty if the run
-    fits as it is, or nothing does. Every one is accepted by `config.validate`."""
+    """Of each kind of result the fastest combination that fits, with the fewest settings; exact ones first. Empty if
+    the run fits as it is, or nothing does. Every one is accepted by `config.validate`."""
     if plan.fits:
         return []
     best: dict[str, tuple[tuple[float, int], Remedy]] = {}
@@ -218,7 +217,7 @@ def remedies(plan: Plan) -> list[Remedy]:
 
 
 def _combinations(plan: Plan) -> list[Config]:
-    """The run's config with every combination of switches that is accepted, with and without the smallest micro-batch."""
+    """The run's config with every accepted combination of switches, with and without the smallest micro-batch."""
     found = []
     values = [(None, *options) for options in SWITCHES.values()]
     for micro_batch in (None, plan.whole):

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from r1v0.base.command import typed
 from r1v0.jobs.plan import FLAT, Plan, remedies
-from r1v0.jobs.plan.memory import BASE_CPU, GIB, reserve
+from r1v0.jobs.plan.memory import BASE_CPU, reserve
+from r1v0.models.sizes import GIB
 
 
 def report(plan: Plan, given: Sequence[str] = ()) -> str:
@@ -28,8 +29,10 @@ def verdict(plan: Plan) -> str:
             f"--set {setting}" for setting in tried[0].settings
         )
     if plan.peak > plan.budget:
-        return f"does not fit into {where}: it needs {peak:.1f} GiB, {plan.budget / GIB:.1f} can be used; take a smaller model or a larger card"
-    return f"does not fit into {where}: no completion of {plan.config.sampling.max_new_tokens} tokens; lower sampling.max_new_tokens"
+        needs = f"it needs {peak:.1f} GiB, {plan.budget / GIB:.1f} can be used"
+        return f"does not fit into {where}: {needs}; take a smaller model or a larger card"
+    limit = plan.config.sampling.max_new_tokens
+    return f"does not fit into {where}: no completion of {limit} tokens; lower sampling.max_new_tokens"
 
 
 def in_a_line(plan: Plan) -> str:
@@ -50,8 +53,8 @@ def _heading(plan: Plan) -> str:
     return "\n".join(
         [
             f"{config.model}: {_count(plan.shape.parameters)} parameters, from {plan.shape.source}",
-            f"  {c.layers} layers, hidden {c.hidden}, intermediate {c.intermediate}, {c.heads} heads and {c.kv_heads} KV heads of "
-            f"{c.head_dim}, vocabulary {c.vocab:,}, {tied}",
+            f"  {c.layers} layers, hidden {c.hidden}, intermediate {c.intermediate}, {c.heads} heads and "
+            f"{c.kv_heads} KV heads of {c.head_dim}, vocabulary {c.vocab:,}, {tied}",
             f"on {plan.card.title}",
         ]
     )
@@ -134,10 +137,12 @@ def _step(plan: Plan) -> str:
         groups = f"{FLAT:.0%} of the groups flat and refilled (limit: all, {grpo.max_refills} times)"
     return "\n".join(
         [
-            f"a step: {grpo.groups} problems x {grpo.group_size} completions; prompts of {plan.whole - limit} tokens assumed, {groups}",
+            f"a step: {grpo.groups} problems x {grpo.group_size} completions; "
+            f"prompts of {plan.whole - limit} tokens assumed, {groups}",
             *_aligned(rows),
-            f"  times are estimates: {card.bandwidth_share:.0%} of {card.bandwidth / 1e9:,.0f} GB/s and {card.flops_share:.0%} of "
-            f"{card.rate(size) / card.flops_share / 1e12:,.3g} TFLOP/s assumed; grading not counted",
+            f"  times are estimates: {card.bandwidth_share:.0%} of {card.bandwidth / 1e9:,.0f} GB/s "
+            f"and {card.flops_share:.0%} of {card.rate(size) / card.flops_share / 1e12:,.3g} TFLOP/s assumed; "
+            "grading not counted",
         ]
     )
 
