@@ -215,7 +215,7 @@ def test_the_probe_corrects_an_automatic_budget(
 ) -> None:
     model, passes = small_model(), []
     monkeypatch.setattr(budgets, "on_gpu", lambda model: True)
-    monkeypatch.setattr(budgets, "free_memory", lambda device: free)
+    monkeypatch.setattr("r1v0.models.memory.free_memory", lambda device: free)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
@@ -238,7 +238,7 @@ def test_the_probe_corrects_an_automatic_budget(
 
 def test_the_longest_sequence_is_probed_even_if_it_is_longer_than_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budgets, "on_gpu", lambda model: True)
-    monkeypatch.setattr(budgets, "free_memory", lambda device: 10**9)
+    monkeypatch.setattr("r1v0.models.memory.free_memory", lambda device: 10**9)
     for name in ("memory_allocated", "max_memory_allocated", "reset_peak_memory_stats"):
         monkeypatch.setattr(torch.cuda, name, lambda device: 10**6)
 
@@ -260,7 +260,7 @@ def test_on_a_cpu_the_probe_only_warns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     probe(budget, small_model(), 20, 300, lambda: None, work)
     assert notes == []
-    monkeypatch.setattr(budgets, "free_memory", lambda device: 10**6)
+    monkeypatch.setattr("r1v0.models.memory.free_memory", lambda device: 10**6)
     probe(budget, small_model(), 20, 300, lambda: None, work)
     assert "checkpoint_activations" in notes[0]
 
@@ -271,9 +271,9 @@ def test_automatic_on_a_gpu_is_arithmetic(monkeypatch: pytest.MonkeyPatch) -> No
     each = token_bytes(model.config, 4, False)
     fixed = FIXED_BYTES + 3 * HEAD_BYTES
     parameters = 4 * sum(p.numel() for p in model.parameters())
-    monkeypatch.setattr(budgets, "free_memory", lambda device: parameters + (fixed + 5000 * each) / 0.9 + 1)
+    monkeypatch.setattr("r1v0.models.memory.free_memory", lambda device: parameters + (fixed + 5000 * each) / 0.9 + 1)
     budget = first_budget(resolve("countdown", sets=["optimizer.micro_batch_tokens=0"]), model)
     assert (budget.tokens, budget.automatic) == (5000 // 256 * 256, True)
-    monkeypatch.setattr(budgets, "free_memory", lambda device: 0)
+    monkeypatch.setattr("r1v0.models.memory.free_memory", lambda device: 0)
     assert first_budget(resolve("countdown", sets=["optimizer.micro_batch_tokens=0"]), model).tokens == 256
     assert first_budget(resolve("countdown", sets=["optimizer.micro_batch_tokens=77"]), model).tokens == 77

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from r1v0 import config
-from r1v0.grpo import budget as budgets
 from r1v0.grpo.budget import first_budget
 from r1v0.grpo.memory_probe import probe
 from r1v0.jobs.plan import _largest_micro_batch
@@ -88,7 +87,7 @@ def test_the_plan_and_the_budget_count_the_same_bytes(
     notes: list[str] = []
     budget.note = notes.append
     for free, warnings in ((needed, 0), (needed - 1, 1)):
-        monkeypatch.setattr(budgets, "free_memory", lambda device, free=free: free)
+        monkeypatch.setattr("r1v0.models.memory.free_memory", lambda device, free=free: free)
         probe(budget, model, 20, 300, lambda: None, lambda model, micro: None)
         assert len(notes) == warnings
 

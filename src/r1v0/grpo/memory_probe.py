@@ -6,8 +6,8 @@ from typing import TypeVar
 import torch
 
 from r1v0.grpo.budget import SHARE, Budget, on_gpu, rounded
-from r1v0.models.memory import free_memory
-from r1v0.models.sizes import GIB, workers
+from r1v0.models import memory
+from r1v0.models.sizes import GIB, activation_bytes, workers
 from r1v0.models.transformer import Transformer
 from r1v0.models.workers import gradient_bytes
 from r1v0.types import Batch
@@ -34,14 +34,14 @@ def probe(
         side = workers(torch.get_num_threads(), gradient_bytes(model), budget.tokens)
         tokens = max(budget.tokens, longest)
         needed = bytes_on_cpu(model, tokens, side) + (side - 1) * gradient_bytes(model)
-        if needed > (free := free_memory(device)):
+        if needed > (free := memory.free_memory(device)):
             budget.note(
                 f"warning: training on {tokens} tokens at a time needs about {needed / GIB:.1f} GiB, "
                 f"and {free / GIB:.1f} are free: {budget.remedy}"
             )
         return
     before = torch.cuda.memory_allocated(device)
-    room = free_memory(device) - gradient_bytes(model)
+    room = memory.free_memory(device) - gradient_bytes(model)
     torch.cuda.reset_peak_memory_stats(device)
     batch = longest_case(prompt, completion, max(budget.tokens, longest), model.config.vocab)
     budget.accumulate(batch, model, zero_grad, work)
