@@ -215,6 +215,7 @@ def test_the_probe_corrects_an_automatic_budget(
 ) -> None:
     model, passes = small_model(), []
     monkeypatch.setattr(budgets, "on_gpu", lambda model: True)
+    monkeypatch.setattr("r1v0.grpo.memory_probe.on_gpu", lambda model: True)
     monkeypatch.setattr("r1v0.models.memory.free_memory", lambda device: free)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak)
@@ -238,6 +239,7 @@ def test_the_probe_corrects_an_automatic_budget(
 
 def test_the_longest_sequence_is_probed_even_if_it_is_longer_than_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budgets, "on_gpu", lambda model: True)
+    monkeypatch.setattr("r1v0.grpo.memory_probe.on_gpu", lambda model: True)
     monkeypatch.setattr("r1v0.models.memory.free_memory", lambda device: 10**9)
     for name in ("memory_allocated", "max_memory_allocated", "reset_peak_memory_stats"):
         monkeypatch.setattr(torch.cuda, name, lambda device: 10**6)
@@ -268,6 +270,7 @@ def test_on_a_cpu_the_probe_only_warns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_automatic_on_a_gpu_is_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model()
     monkeypatch.setattr(budgets, "on_gpu", lambda model: True)
+    monkeypatch.setattr("r1v0.grpo.memory_probe.on_gpu", lambda model: True)
     each = token_bytes(model.config, 4, False)
     fixed = FIXED_BYTES + 3 * HEAD_BYTES
     parameters = 4 * sum(p.numel() for p in model.parameters())
