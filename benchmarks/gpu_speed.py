@@ -33,15 +33,14 @@ from r1v0.models.transformer import Transformer
 from r1v0.sampling.draw import draw, uniform
 from r1v0.sampling.engine import Engine, close_deck, open_deck
 from r1v0.sampling.pages import PAGE_SIZE, PagedCache
-from r1v0.sampling.sampler import LIVE, POSITION, SamplingSettings, _decode
+from r1v0.sampling.sampler import LIVE, POSITION, SamplingSettings, _step
 from r1v0.types import Completion
 
 CARD_GB = 40  # the card of the original
 
 
 def machine(bench: Bench, rows: list[Row]) -> None:
-    """What it is, and its two ceilings: a copy counts bytes read and written; matrices are random, for zeros run
-    faster."""
+    """What it is, and its two ceilings: a copy counts bytes read and written; matrices are random: zeros run faster."""
     rows.append(Row("python, torch", f"{platform.python_version()}, {torch.__version__}"))
     if not bench.dry:
         import triton
@@ -108,7 +107,7 @@ def _deck_of(
         deck.state[LIVE] = 1
         deck.state[0].random_(0, model.config.vocab)
         deck.state[2].random_()
-    step = deck.decoder(_decode, model, 1.0)
+    step = deck.decoder(_step, model, 1.0)
 
     def run() -> None:
         with torch.inference_mode():

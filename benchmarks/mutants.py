@@ -65,6 +65,7 @@ TESTS = {
     "manifest": "checkpoint",
     "collect": "collect",
     "sampler": "schedule sampler pages",
+    "schedule": "schedule sampler pages",
     "stats": "stats losses",
 }
 

@@ -1,17 +1,17 @@
-"""When the sampler admits, compacts and preempts. Lengths are planned, so the order of its work is known."""
+"""When rows are admitted, moved together and preempted. Lengths are planned, so the order of the work is known."""
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import torch
-from torch import Tensor
 
+from r1v0.models.transformer import Transformer
 from r1v0.sampling import sampler
-from r1v0.sampling.engine import Cache, Engine
+from r1v0.sampling.engine import Cache, Deck, Engine
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
+from r1v0.sampling.schedule import Admission, Row, Schedule
 from tests.helpers import EOS, small_model
 
 Trace = list[tuple[str, int]]
@@ -21,18 +21,23 @@ Trace = list[tuple[str, int]]
 def trace(monkeypatch: pytest.MonkeyPatch) -> Trace:
     """What is done, with the number of rows it is done to. A completion is as long as its key says."""
     done: Trace = []
-    admit, compact = sampler._admit, sampler._compact
+    admit, compact = Schedule.admit, Schedule.compact
 
-    def admitted(*arguments: Any) -> None:
-        done.append(("admit", len(arguments[4])))
-        admit(*arguments)
+    def admitted(schedule: Schedule, cache: Cache) -> Admission:
+        admission = admit(schedule, cache)
+        done.extend([("admit", len(admission.rows))] if admission.rows else [])
+        return admission
 
-    def compacted(cache: Cache, state: Tensor, live: list[int]) -> None:
-        done.append(("compact", len(live)))
-        compact(cache, state, live)
+    def compacted(schedule: Schedule) -> list[int]:
+        live = compact(schedule)
+        done.extend([("compact", len(live))] if live else [])
+        return live
 
     @torch.inference_mode()
-    def run(decode: object, state: Tensor, rows: int, steps: int) -> tuple[list[list[int]], list[list[float]]]:
+    def decode(
+        model: Transformer, deck: Deck, schedule: Schedule, steps: int
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        state, rows = deck.state, len(schedule.rows)
         done.append(("decode", rows))
         tokens = [
             [
@@ -45,8 +50,9 @@ def trace(monkeypatch: pytest.MonkeyPatch) -> Trace:
         state[sampler.POSITION] += steps * state[sampler.LIVE]
         return tokens, [[-1.0] * steps] * rows
 
-    for name, function in (("_admit", admitted), ("_compact", compacted), ("_run", run)):
-        monkeypatch.setattr(sampler, name, function)
+    monkeypatch.setattr(Schedule, "admit", admitted)
+    monkeypatch.setattr(Schedule, "compact", compacted)
+    monkeypatch.setattr(sampler, "_decode", decode)
     return done
 
 
@@ -88,23 +94,23 @@ def test_rows_are_moved_together_when_less_than_three_quarters_are_alive(trace: 
 
 def test_steps_are_no_more_than_the_longest_row_may_still_take(trace: Trace) -> None:
     """Looked at every 8 steps, with a limit of 11: 8, and then 3."""
-    steps: list[int] = []
-    run = sampler._run
+    counts: list[int] = []
+    steps = Schedule.steps
 
-    def counted(decode: Callable[[int], Tensor], state: Tensor, rows: int, n: int) -> Any:
-        steps.append(n)
-        return run(decode, state, rows, n)
+    def counted(schedule: Schedule, most: int) -> int:
+        counts.append(steps(schedule, most))
+        return counts[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampler, "_run", counted)
+        patch.setattr(Schedule, "steps", counted)
         drawn([40, 5], slots=2, engine=Engine(paged=False, check_every=8, graphs=False), limit=11)
-    assert steps == [8, 3]
+    assert counts == [8, 3]
 
 
 def test_the_newest_rows_wait_where_pages_run_out(trace: Trace) -> None:
-    """Prompts of 2, of which 1 is stored, and 12 tokens: a page of 4 at first, a second one for the 4th token, a third for
-    the 8th, a fourth for the 12th. Six pages are enough for three rows until the 8th, and for two until the 12th. Then
-    the first row ends, the second has one token to go, and the third five: none is drawn again."""
+    """Prompts of 2, of which 1 is stored, and 12 tokens: a page of 4 at first, a second one for the 4th token, a third
+    for the 8th, a fourth for the 12th. Six pages are enough for three rows until the 8th, and for two until the 12th.
+    Then the first row ends, the second has one token to go, and the third five: none is drawn again."""
     order: list[tuple[int, int]] = []
 
     def seen(request: int, sample: int, token_ids: Sequence[int]) -> None:
@@ -116,7 +122,7 @@ def test_the_newest_rows_wait_where_pages_run_out(trace: Trace) -> None:
     found = list(generate(small_model(), requests, settings, engine=engine, seen=seen))
     assert [(i, len(c.token_ids)) for i, _, c in found] == [(0, 12), (1, 12), (2, 12)]
     assert [[n for request, n in order if request == i] for i in range(3)] == [list(range(1, 12))] * 3
-    admitted = [i for i, (what, rows) in enumerate(trace) if what == "admit" and rows]
+    admitted = [i for i, (what, _) in enumerate(trace) if what == "admit"]
     decoded = [sum(what == "decode" for what, _ in trace[a:b]) for a, b in pairwise([*admitted, len(trace)])]
     assert [(trace[i][1], steps) for i, steps in zip(admitted, decoded, strict=True)] == [(3, 12), (1, 1), (1, 5)]
 
@@ -131,15 +137,23 @@ class Pages:
         return 1 if shared else length
 
 
+def scheduled(slots: int, queue: Sequence[tuple[int, int]], limit: int = 50) -> Schedule:
+    """Free slots, and a queue of (request, tokens so far). Prompts have 5 tokens, so 4 to store."""
+    schedule = Schedule([], SamplingSettings(1.0, limit, slots, frozenset([EOS])), slots)
+    schedule.queue.extend(Row(request, 0, [2] * 5, 0, [3] * tokens) for request, tokens in queue)
+    return schedule
+
+
 def chosen(
     spare: int, queue: list[tuple[int, int]], slots: int, free: list[int], siblings: list[int]
 ) -> dict[int, int]:
-    """Slot -> request of the rows taken from a queue of (request, tokens so far). Prompts have 5 tokens, so 4 to store."""
-    rows = deque(sampler._Row(request, 0, [3] * tokens) for request, tokens in queue)
-    requests = [Request([2] * 5, [0]) for _ in range(9)]
-    there = {request: slot for slot, request in enumerate(siblings)}
-    found = sampler._choose(cast(Cache, Pages(spare)), requests, rows, free, there, slots)
-    assert len(rows) == len(queue) - len(found)
+    """Slot -> request of the rows admitted from a queue of (request, tokens so far), beside live rows of `siblings`."""
+    schedule = scheduled(slots, queue)
+    for slot, request in zip(sorted(set(range(slots)) - set(free)), siblings, strict=True):
+        schedule.rows[slot] = Row(request, 1, [2] * 5, 0)
+    found = schedule.admit(cast(Cache, Pages(spare))).rows
+    assert len(schedule.queue) == len(queue) - len(found)
+    assert all(schedule.rows[slot] is row for slot, row in found.items())
     return {slot: row.request for slot, row in found.items()}
 
 
@@ -166,3 +180,46 @@ def test_a_shared_prompt_costs_less_but_not_for_a_row_with_tokens_of_its_own() -
     assert chosen(10, [(0, 2), (0, 0)], 2, [0, 1], []) == {0: 0, 1: 0}
     assert chosen(6, [(0, 2)], 3, [1, 2], [0]) == {}
     assert chosen(7, [(0, 2)], 3, [1, 2], [0]) == {1: 0}
+
+
+def test_a_prompt_is_computed_once_and_copied_from_a_live_slot() -> None:
+    """Slot 1 has request 0 already; request 1 has two new rows, and a third that brings two tokens along."""
+    schedule = scheduled(5, [(0, 0), (1, 0), (1, 2), (1, 0)])
+    schedule.rows[1] = Row(0, 1, [2] * 5, 0, [3] * 9)
+    admission = schedule.admit(cast(Cache, Pages(99)))
+    assert admission.copies == [(1, [0], 4)]
+    assert admission.prefills == [([2] * 5 + [3], [3]), ([2] * 4, [2, 4])]
+
+
+def test_the_row_with_the_fewest_tokens_and_of_these_the_last_goes_back_first() -> None:
+    schedule = scheduled(4, [(9, 0)])
+    rows = [Row(i, 0, [2] * 5, 0, [3] * tokens) for i, tokens in enumerate((4, 2, 2))]
+    schedule.rows = [*rows[:2], None, rows[2]]
+    assert [schedule.preempt() for _ in range(3)] == [3, 1, 0]
+    assert [row.request for row in schedule.queue] == [0, 1, 2, 9]
+    assert schedule.rows == [None] * 4
+
+
+def test_a_row_wants_positions_for_the_next_steps_but_not_past_its_limit() -> None:
+    """5 of the prompt and 4 or 9 so far, the last of which is not stored: 8 and 13 are. At most 10 tokens."""
+    schedule = scheduled(3, [], limit=10)
+    schedule.rows = [Row(0, 0, [2] * 5, 0, [3] * 4), None, Row(1, 0, [2] * 5, 0, [3] * 9)]
+    assert (schedule.steps(8), schedule.steps(3)) == (6, 3)
+    assert schedule.lengths(3).tolist() == [11, 0, 14]
+    assert [row and row.request for row in schedule.rows] == [0, None, 1]
+    assert schedule.compact() == [0, 2]
+    assert schedule.lengths(8).tolist() == [14, 14]
+    assert schedule.compact() == []
+
+
+def test_tokens_after_a_completions_end_are_dropped_and_its_slot_is_free() -> None:
+    schedule, shown = scheduled(3, [], limit=4), list[int]()
+    schedule.rows = [Row(i, 7, [2], 0, [3] * i) for i in range(3)]
+    tokens = [[3, 3, 3], [3, EOS, 3], [3, 3, 3]]
+    new, ended = schedule.append(tokens, [[-1.0] * 3] * 3, lambda i, _, token_ids: shown.append(len(token_ids)))
+    assert (new, shown) == (3 + 2 + 2, [3])
+    assert [(slot, i, s, len(c.token_ids), c.finish_reason) for slot, (i, s, c) in ended.items()] == [
+        (1, 1, 7, 3, "stop"),
+        (2, 2, 7, 4, "length"),
+    ]
+    assert [row is None for row in schedule.rows] == [False, True, True]
