@@ -223,7 +223,7 @@ def grpo_step(bench: Bench, rows: list[Row]) -> None:
 def _grpo(bench: Bench, rows: list[Row]) -> None:
     config: ModelConfig = bench.qwen
     limit, prompts, group = (10, 2, 4) if bench.dry else (8000, 32, 8)
-    sets = ["grpo.variant=dapo", "sampling.slots=0", f"sampling.max_new_tokens={limit}", f"grpo.groups={prompts}",
+    sets = ["grpo.variant=dapo", "sampling.max_sequences=0", f"sampling.max_new_tokens={limit}", f"grpo.groups={prompts}",
             f"grpo.group_size={group}", "optimizer.lr=1e-6", "optimizer.micro_batch_tokens=16384",
             "compute.checkpoint_activations=true"]  # fmt: skip
     run = resolve(sets=sets)

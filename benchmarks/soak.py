@@ -35,7 +35,7 @@ GROWTH = 0.05
 # symbolic grader beside the task's own (weight 0), so that there are grading processes to count.
 SETTINGS = [
     "optimizer.schedule=cosine",
-    "checkpoint_every=50",
+    "checkpoints.every=50",
     "threads=1",
     "checkpoints.keep_last=2",
     'reward.extra={"math" = 0.0}',

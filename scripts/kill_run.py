@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 SETTINGS = [
-    "checkpoint_every=1",
+    "checkpoints.every=1",
     "checkpoints.keep_last=2",
     "checkpoints.keep_best=1",
     "grpo.groups=4",

@@ -21,7 +21,7 @@ from pathlib import Path
 from kill_run import state
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = ["steps=6", "eval.every=3", "eval.max_problems=32", "checkpoint_every=3", "threads=1"]
+BASE = ["steps=6", "eval.every=3", "eval.max_problems=32", "checkpoints.every=3", "threads=1"]
 SLOW = ["grpo.minibatches=4", "grpo.epochs=2", "optimizer.micro_batch_tokens=512"]
 """several updates per step: a stop falls inside a step more often than not"""
 CASES = {"plain": BASE, "half": [*BASE, *SLOW], "bfloat16": [*BASE, "compute.dtype=bfloat16"]}
@@ -63,7 +63,7 @@ def left_by(code: Path, case: str, run: Path) -> dict[str, str]:
         stop_inside_a_step(code, run)
         words = ["--resume", str(run)]
     else:
-        words = settings(case, run)
+        words = settings(code, case, run)
     process = start(code, words, run.with_suffix(".log"))
     if process.wait():
         raise SystemExit(run.with_suffix(".log").read_text())
@@ -72,7 +72,7 @@ def left_by(code: Path, case: str, run: Path) -> dict[str, str]:
 
 def stop_inside_a_step(code: Path, run: Path) -> None:
     """Stop and resume a run until a checkpoint inside a step is left behind, before its last step."""
-    words = settings("half", run)
+    words = settings(code, "half", run)
     for _ in range(TRIES):
         steps = rows(run)
         process = start(code, words, run.with_suffix(".log"))
@@ -95,8 +95,13 @@ def rows(run: Path) -> int:
     return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
 
 
-def settings(case: str, run: Path) -> list[str]:
-    return ["--preset", "countdown", "--out", str(run), *(word for item in CASES[case] for word in ("--set", item))]
+def settings(code: Path, case: str, run: Path) -> list[str]:
+    """The words of `r1v0 train`, by the names that the settings have in the code of a folder."""
+    text = "".join(path.read_text(encoding="utf-8") for path in (code / "src" / "r1v0").rglob("*.py"))
+    items = list(CASES[case])
+    if "checkpoint_every: int" in text:
+        items = [item.replace("checkpoints.every", "checkpoint_every") for item in items]
+    return ["--preset", "countdown", "--out", str(run), *(word for item in items for word in ("--set", item))]
 
 
 def start(code: Path, words: list[str], log: Path) -> "subprocess.Popen[bytes]":

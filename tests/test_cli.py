@@ -25,7 +25,7 @@ SMALL = [
     "sampling.max_new_tokens=24",
     "eval.max_problems=6",
     "eval.every=2",
-    "checkpoint_every=2",
+    "checkpoints.every=2",
     "threads=1",
 ]
 
@@ -304,7 +304,7 @@ def test_verify_says_whether_and_why(r1v0: Command) -> None:
 def test_an_interruption_leaves_a_checkpoint_to_go_on_from(number: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "r1v0", "train", "--out", str(folder)]
-    command += sets("steps=100000", *SMALL, "eval.on=[]", "checkpoint_every=100000")
+    command += sets("steps=100000", *SMALL, "eval.on=[]", "checkpoints.every=100000")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60

@@ -223,8 +223,12 @@ def _config(arguments: argparse.Namespace) -> None:
 
 def _presets(arguments: argparse.Namespace) -> None:
     if arguments.keys:
-        for key, (value, text) in config.described().items():
-            print(f"{key} = {value}\n    {text}")
+        described = config.described()
+        others = [key for key in described if key not in config.FIRST]
+        for title, keys in (("the ten that one needs first", config.FIRST), ("all others", others)):
+            print(f"# {title}")
+            for key in keys:
+                print(f"{key} = {described[key][0]}\n    {described[key][1]}")
     elif arguments.name:
         print(config.preset_text(arguments.name), end="")
     else:

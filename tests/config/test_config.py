@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import tomllib
 import typing
 from pathlib import Path
@@ -292,16 +293,16 @@ def test_every_number_has_a_lower_bound(key: str) -> None:
         ("optimizer.grad_clip=0", "optimizer.grad_clip=0.1"),
         ("optimizer.micro_batch_tokens=-1", "optimizer.micro_batch_tokens=0"),
         ("sampling.temperature=0", "sampling.temperature=0.1"),
-        ("sampling.slots=-1", "sampling.slots=0"),
+        ("sampling.max_sequences=-1", "sampling.max_sequences=0"),
         ("eval.samples=0", "eval.temperature=0"),
         ("eval.every=0", "eval.every=1"),
-        ("checkpoint_every=0", "steps=0"),
+        ("checkpoints.every=0", "steps=0"),
         ("reward.workers=0", "reward.workers=1"),
         ("reward.timeout_s=0", "reward.timeout_s=0.5"),
         ("reward.timeout_s=100000", "reward.timeout_s=3600"),
         ("reward.workers=100000", "reward.workers=64"),
         ("steps=1000000000", "steps=999999999"),
-        ("sampling.slots=9223372036854775807", "sampling.slots=4096"),
+        ("sampling.max_sequences=9223372036854775807", "sampling.max_sequences=4096"),
     ],
 )
 def test_what_cannot_run_is_refused_and_its_neighbour_runs(item: str, fine: str) -> None:
@@ -620,3 +621,15 @@ def test_a_template_that_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.toml").mkdir()
     with pytest.raises(UserError, match="cannot be read \\(Is a directory\\): expected a TOML file with text"):
         resolve(sets=[f"prompt.template={tmp_path / 'a.toml'}"])
+
+
+@pytest.mark.parametrize(("old", "new"), module.RENAMED.items())
+def test_an_old_name_says_what_it_is_called_now(old: str, new: str) -> None:
+    assert new in module.keys()
+    with pytest.raises(UserError, match=f"{re.escape(old)} .* was renamed to {re.escape(new)}: use that name"):
+        resolve(sets=[f"{old}=1"])
+
+
+def test_the_ten_that_one_needs_first_are_settings() -> None:
+    assert len(module.FIRST) == 10
+    assert set(module.FIRST) <= module.keys().keys()

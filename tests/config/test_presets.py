@@ -135,7 +135,7 @@ def one_step(name: str, model: str, folder: Path, *more: str) -> Config:
     local, config = files(folder), resolve(name)
     train_on = "+".join(f"{part}={local[part]['train']}" for part in parts(config))
     evaluate_on = [f"{spec}={local[spec]['test']}" for spec in config.eval.on]
-    sizes = ["steps=1", "threads=1", "sampling.max_new_tokens=16", "sampling.slots=16", "eval.max_problems=3"]
+    sizes = ["steps=1", "threads=1", "sampling.max_new_tokens=16", "sampling.max_sequences=16", "eval.max_problems=3"]
     places = [f"model={json.dumps(model)}", f"data.name={json.dumps(train_on)}", f"eval.on={json.dumps(evaluate_on)}"]
     patience = ["reward.workers=1", "reward.timeout_s=60"]
     return resolve(name, sets=[*sizes, *places, *patience, *more])

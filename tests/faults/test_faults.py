@@ -32,7 +32,7 @@ from tests.faults.test_resume import assert_same_run, begin
 
 TINY = [
     "steps=2",
-    "checkpoint_every=1",
+    "checkpoints.every=1",
     "grpo.groups=2",
     "grpo.group_size=2",
     "sampling.max_new_tokens=24",

@@ -24,7 +24,7 @@ from r1v0.trainer.setup import prepare
 
 SMALL = [
     "steps=4",
-    "checkpoint_every=2",
+    "checkpoints.every=2",
     "grpo.groups=4",
     "grpo.group_size=4",
     "sampling.max_new_tokens=40",
@@ -47,7 +47,7 @@ SLOW = {
     "keep three": [*SEVERAL, "grpo.keep_per_group=3", "optimizer.schedule=cosine"],
     "bfloat16": [*SEVERAL, "compute.dtype=bfloat16"],
     "adapters in bfloat16, with a reference": [*SEVERAL, "lora.rank=4", "compute.dtype=bfloat16", "grpo.kl_coef=0.05"],
-    "states in 8 bits": [*SEVERAL, "optimizer.states=8bit"],
+    "states in 8 bits": [*SEVERAL, "optimizer.moments=8bit"],
     "sampling in bfloat16": [*SEVERAL, "sampling.dtype=bfloat16"],
     "one checkpoint is kept": [*SEVERAL, "checkpoints.keep_last=1"],
 }
@@ -211,7 +211,7 @@ def killing(function: Callable[..., Any], call: int, after: bool) -> Callable[..
 
 
 def test_answers_of_a_stopped_evaluation_are_not_sampled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = resolve("countdown", sets=[*SMALL, "steps=1", "sampling.slots=3"])
+    config = resolve("countdown", sets=[*SMALL, "steps=1", "sampling.max_sequences=3"])
     begin(config, tmp_path / "whole", monkeypatch)
     part, known = tmp_path / "part", list[int]()
     with pytest.raises(Interrupted):

@@ -20,7 +20,7 @@ from tests.helpers import rollout
 
 pytestmark = pytest.mark.numeric
 
-CONFIG = OptimizerConfig(lr=0.01, grad_clip=1e9, states="8bit")
+CONFIG = OptimizerConfig(lr=0.01, grad_clip=1e9, moments="8bit")
 WIDE = ModelConfig(80, 64, 96, 2, 4, 2, 16, 1e-6, 1e4, 512, False, True, False)  # its matrices are worth 8 bits
 
 
@@ -51,7 +51,7 @@ def test_it_follows_float32_adamw() -> None:
     weights = {}
     for states in ("float32", "8bit"):
         model = wide_model()
-        optimizer = Optimizer(model, replace(CONFIG, states=states, weight_decay=0.1))
+        optimizer = Optimizer(model, replace(CONFIG, moments=states, weight_decay=0.1))
         start = {name: p.detach().clone() for name, p in model.named_parameters()}
         for seed in range(20):
             give_gradients(optimizer, seed)
@@ -193,7 +193,7 @@ def test_it_learns(dtype: torch.dtype) -> None:
     losses = {}
     for states in ("float32", "8bit"):
         model = wide_model()
-        optimizer = Optimizer(model, replace(CONFIG, states=states), dtype)
+        optimizer = Optimizer(model, replace(CONFIG, moments=states), dtype)
         found = []
         for _ in range(40):
             optimizer.zero_grad()

@@ -291,7 +291,7 @@ def test_the_number_of_threads_returns_when_sampling_is_given_up() -> None:
 
 def test_a_resumed_run_of_several_threads_is_the_uninterrupted_one(tmp_path: Path) -> None:
     sets = ["grpo.groups=3", "sampling.max_new_tokens=32", "eval.on=[]", f"threads={THREADS}", "grpo.minibatches=2"]
-    config = small_config("steps=2", "checkpoint_every=1", *sets)
+    config = small_config("steps=2", "checkpoints.every=1", *sets)
     start(config, tmp_path / "whole")
     start(config, tmp_path / "part")
     (tmp_path / "part" / "checkpoints" / "step-00002").rename(tmp_path / "gone")

@@ -22,7 +22,7 @@ from r1v0.tasks.datasets import load_eval
 from r1v0.types import Completion
 
 SETS = ["eval.on=[\"countdown\", \"countdown-hard\"]", "eval.samples=3", "eval.max_problems=10", "threads=1",
-        "sampling.slots=7", "sampling.max_new_tokens=40"]  # fmt: skip
+        "sampling.max_sequences=7", "sampling.max_new_tokens=40"]  # fmt: skip
 SETTINGS = settle("tiny", "countdown", sets=SETS)
 TEMPLATES = ["countdown", "plain"]
 
@@ -130,7 +130,9 @@ def test_progress_of_what_was_there_already(whole: Path) -> None:
 
 
 REAL = [sys.executable, "-m", "r1v0", "eval", "tiny", "--on", "countdown", "--samples", "4"]
-REAL += [word for item in ("eval.max_problems=150", "threads=1", "sampling.slots=8") for word in ("--set", item)]
+REAL += [
+    word for item in ("eval.max_problems=150", "threads=1", "sampling.max_sequences=8") for word in ("--set", item)
+]
 
 
 @pytest.fixture(scope="module")

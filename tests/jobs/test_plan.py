@@ -96,7 +96,7 @@ def test_40_gb_hold_the_original_run_and_24_need_help() -> None:
     assert found[-1].plan.fits
     assert [(remedy.kind, remedy.settings) for remedy in found] == [
         (EXACT, ("optimizer.offload=true",)),
-        (ROUNDED, ("optimizer.states=8bit",)),
+        (ROUNDED, ("optimizer.moments=8bit",)),
         (ADAPTERS, ("lora.rank=64",)),
     ]
     again = make_plan(config.resolve("r1-v0", sets=found[0].settings), "4090")
@@ -110,7 +110,7 @@ ASKED = [
     for memory in (4, 8, 11, 16, 24, 40, 80)
     for sets in (
         (),
-        ("optimizer.states=8bit",),
+        ("optimizer.moments=8bit",),
         ("optimizer.offload=true",),
         ("lora.rank=16",),
         ("sampling.max_new_tokens=8000",),

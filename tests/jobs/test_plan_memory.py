@@ -37,7 +37,7 @@ def test_qwen_1_5b_by_hand() -> None:
     ("sets", "bytes_a_weight"),
     [
         ((), 16),
-        (("optimizer.states=8bit",), 4 + 2 + 8 / 256),
+        (("optimizer.moments=8bit",), 4 + 2 + 8 / 256),
         (("optimizer.offload=true",), 4),
         (("compute.dtype=float32",), 16),
     ],

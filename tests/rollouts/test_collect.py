@@ -328,7 +328,7 @@ def test_a_decoder_that_trims_what_it_begins_with_loses_no_stop_text() -> None:
 
 
 def test_stop_texts_and_the_end_token_end_a_completion(tiny: Policy) -> None:
-    plain = sampling_settings(tiny, resolve("countdown", sets=["sampling.slots=9"]), 0.5, 33)
+    plain = sampling_settings(tiny, resolve("countdown", sets=["sampling.max_sequences=9"]), 0.5, 33)
     assert (plain.temperature, plain.max_new_tokens, plain.slots) == (0.5, 33, 9)
     assert plain.eos_ids == {1}
     assert (plain.stops, plain.stop_candidates) == (None, frozenset())

@@ -114,9 +114,9 @@ def test_each_alarm_by_hand(kind: str) -> None:
     [
         ({"policy__entropy": after(20, 0.4, 0.8)}, "health.entropy_low=0.5"),
         ({"policy__entropy": after(20, 3.2, 0.8)}, "health.entropy_high=4"),
-        ({"reward__mean": after(20, 0.25, 0.5)}, "health.reward_fall=0.5"),
-        ({"length__truncated_frac": 0.5}, "health.truncated=0.5"),
-        ({"policy__mismatch_kl": 0.05}, "health.mismatch_kl=0.05"),
+        ({"reward__mean": after(20, 0.25, 0.5)}, "health.max_reward_fall=0.5"),
+        ({"length__truncated_frac": 0.5}, "health.max_truncated=0.5"),
+        ({"policy__mismatch_kl": 0.05}, "health.max_mismatch_kl=0.05"),
         ({"policy__grad_norm": lambda step: 5.0 if step > 20 else 0.5}, "health.grad_spike=10"),
     ],
 )
@@ -220,10 +220,10 @@ def test_real_healthy_runs_and_controls_raise_no_alarm(run: Path) -> None:
         ("early_collapse", "health.entropy_low=0"),
         ("entropy_low", "health.entropy_low=0"),
         ("entropy_high", "health.entropy_high=0"),
-        ("reward_fall", "health.reward_fall=0"),
-        ("no_reward", "health.reward_fall=0"),
-        ("truncated", "health.truncated=0"),
-        ("mismatch_kl", "health.mismatch_kl=0"),
+        ("reward_fall", "health.max_reward_fall=0"),
+        ("no_reward", "health.max_reward_fall=0"),
+        ("truncated", "health.max_truncated=0"),
+        ("mismatch_kl", "health.max_mismatch_kl=0"),
         ("grad_spike", "health.grad_spike=0"),
     ],
 )
@@ -235,7 +235,7 @@ def test_an_alarm_sounds_again_only_after_it_was_gone_for_a_window() -> None:
     def cut(step: int) -> float:
         return 0.9 if step <= 20 or 24 <= step <= 30 or step > 60 else 0.0
 
-    found = alarms(rows(100, length__truncated_frac=cut), "health.truncated=0.5")
+    found = alarms(rows(100, length__truncated_frac=cut), "health.max_truncated=0.5")
     assert [alarm.step for alarm in found] == [WINDOW, 65]  # 5 of 8 steps at 0.9 are 0.56
 
 
@@ -302,9 +302,9 @@ def test_a_run_shorter_than_a_window_and_a_start_is_left_alone() -> None:
         ("health.max_rollbacks=-1", "0 or more"),
         ("health.rollback_lr=1.0", "more than 0, below 1"),
         ("health.rollback_lr=0", "more than 0, below 1"),
-        ("health.reward_fall=1.5", "at least 0 (off) and below 1"),
+        ("health.max_reward_fall=1.5", "at least 0 (off) and below 1"),
         ("health.entropy_low=-0.1", "at least 0 (off) and below 1"),
-        ("health.truncated=2", "at least 0 (off) and below 1"),
+        ("health.max_truncated=2", "at least 0 (off) and below 1"),
         ("health.grad_spike=-1", "0 or more"),
         ("health.floor=1", "unknown key"),
     ],

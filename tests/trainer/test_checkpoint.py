@@ -329,7 +329,7 @@ def test_room_for_a_checkpoint_is_asked_for(free: int, fits: bool, monkeypatch: 
 
 
 def config(*sets: str) -> Config:
-    return resolve("countdown", sets=["checkpoint_every=1", *sets])
+    return resolve("countdown", sets=["checkpoints.every=1", *sets])
 
 
 def evaluated(run: Path, accuracies: dict[int, float]) -> None:
@@ -354,8 +354,8 @@ def evaluated(run: Path, accuracies: dict[int, float]) -> None:
         (["checkpoints.keep_last=1", "checkpoints.keep_best=9"], "1 2 3 4 6"),  # 5 was not evaluated
         (["checkpoints.keep_best=1"], "1 2 3 4 5 6"),
         # those of odd steps are there only because the run was stopped
-        (["checkpoint_every=2", "checkpoints.keep_last=2"], "4 6"),
-        (["checkpoint_every=3", "checkpoints.keep_last=1", "checkpoints.keep_best=1"], "3 6"),
+        (["checkpoints.every=2", "checkpoints.keep_last=2"], "4 6"),
+        (["checkpoints.every=3", "checkpoints.keep_last=1", "checkpoints.keep_best=1"], "3 6"),
     ],
 )
 def test_the_last_and_the_best_are_kept(run: Path, sets: list[str], kept: str) -> None:

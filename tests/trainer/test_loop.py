@@ -80,7 +80,7 @@ VARIATIONS = {
 
 @pytest.mark.parametrize("variation", VARIATIONS)
 def test_ten_steps_equal_five_and_five(variation: str, tmp_path: Path) -> None:
-    config = small_config("steps=10", "checkpoint_every=5", *VARIATIONS[variation])
+    config = small_config("steps=10", "checkpoints.every=5", *VARIATIONS[variation])
     start(config, tmp_path / "whole")
     part = tmp_path / "part"
     start(config, part)
@@ -110,7 +110,7 @@ class SignalAt(Progress):
 
 @pytest.mark.parametrize(("after_steps", "phase"), [(0, "evaluating"), (2, "sampling"), (5, "evaluating")])
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(after_steps: int, phase: str, tmp_path: Path) -> None:
-    config = small_config("steps=6", "checkpoint_every=100")
+    config = small_config("steps=6", "checkpoints.every=100")
     start(config, tmp_path / "whole")
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted):

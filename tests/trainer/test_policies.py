@@ -26,8 +26,8 @@ SHORT = ["grpo.groups=3", "sampling.max_new_tokens=32", "eval.on=[]"]
 VARIATIONS = {
     "adapters": LORA,
     "adapters, bfloat16, with a reference": [*LORA, "compute.dtype=bfloat16", "grpo.kl_coef=0.05"],
-    "8 bits": ["optimizer.states=8bit"],
-    "8 bits, bfloat16": ["optimizer.states=8bit", "compute.dtype=bfloat16", "grpo.minibatches=2"],
+    "8 bits": ["optimizer.moments=8bit"],
+    "8 bits, bfloat16": ["optimizer.moments=8bit", "compute.dtype=bfloat16", "grpo.minibatches=2"],
     "offloaded, bfloat16": ["optimizer.offload=true", "compute.dtype=bfloat16"],
     "rounded sampling": ["sampling.dtype=bfloat16", "grpo.minibatches=2"],
     "rounded sampling with adapters": [*LORA, "sampling.dtype=bfloat16"],
@@ -39,7 +39,7 @@ def test_resumed_is_uninterrupted(variation: str, tmp_path: Path) -> None:
     if "8 bits" in variation:
         pytest.importorskip("bitsandbytes", reason="8-bit states need bitsandbytes (the 8bit extra)")
     half = 2 if variation == "adapters" else 1
-    config = small_config(f"steps={2 * half}", f"checkpoint_every={half}", *SHORT, *VARIATIONS[variation])
+    config = small_config(f"steps={2 * half}", f"checkpoints.every={half}", *SHORT, *VARIATIONS[variation])
     start(config, tmp_path / "whole")
     start(config, tmp_path / "part")
     (tmp_path / "part" / "checkpoints" / f"step-{2 * half:05d}").rename(tmp_path / "gone")
@@ -71,7 +71,7 @@ def test_a_run_with_adapters_leaves_the_base_alone_and_an_adapter_folder(tmp_pat
 
 def test_a_live_run_with_adapters_goes_back_to_a_checkpoint(tmp_path: Path) -> None:
     """The folder's merged weights must not become the base: the adapters would then be added twice."""
-    config = small_config("steps=2", "checkpoint_every=1", *SHORT, *LORA)
+    config = small_config("steps=2", "checkpoints.every=1", *SHORT, *LORA)
     start(config, tmp_path / "run")
     early, late = (tmp_path / "run" / "checkpoints" / f"step-0000{step}" for step in (1, 2))
     run, expected = prepare(config, late), prepare(config, early)
@@ -125,9 +125,9 @@ def test_resuming_adapters_on_another_model_is_refused(tmp_path: Path) -> None:
     [
         (["lora.rank=-1"], "lora.rank is -1"),
         (["lora.alpha=0"], "lora.alpha is 0.0"),
-        (["lora.rank=8", "optimizer.states=8bit"], "float32 where lora.rank is set"),
-        (["optimizer.offload=true", "optimizer.states=8bit"], "float32 where optimizer.offload is set"),
-        (["optimizer.states=4bit"], "one of float32, 8bit"),
+        (["lora.rank=8", "optimizer.moments=8bit"], "float32 where lora.rank is set"),
+        (["optimizer.offload=true", "optimizer.moments=8bit"], "float32 where optimizer.offload is set"),
+        (["optimizer.moments=4bit"], "one of float32, 8bit"),
         (["sampling.dtype=float16"], "one of auto, bfloat16"),
     ],
 )
@@ -143,5 +143,5 @@ def test_a_missing_package_stops_a_run_before_anything_is_written(
     monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(UserError, match="pip install"):
-        start(small_config("optimizer.states=8bit"), tmp_path / "run")
+        start(small_config("optimizer.moments=8bit"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

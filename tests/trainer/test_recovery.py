@@ -101,7 +101,7 @@ def test_stop_saves_a_checkpoint_and_ends_with_one_line(
     assert [row["step"] for row in read_health(out)] == [FIRE_AT]
 
 
-ROLLBACK = ["steps=8", "checkpoint_every=2", "eval.every=2", "health.action=rollback", "health.rollback_lr=0.25"]
+ROLLBACK = ["steps=8", "checkpoints.every=2", "eval.every=2", "health.action=rollback", "health.rollback_lr=0.25"]
 
 
 def test_a_rollback_takes_the_best_weights_and_a_lower_rate(alarm_at: list[int], tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_broken_model_samples_garbage_with_logprobs_that_say_so() -> None:
 
 
 def test_a_model_that_breaks_is_noticed_saved_and_stopped(tmp_path: Path) -> None:
-    config = quick_config("steps=9", "checkpoint_every=100", "eval.on=[]", "health.max_skipped=2")
+    config = quick_config("steps=9", "checkpoints.every=100", "eval.on=[]", "health.max_skipped=2")
     run, out, notes = prepare(config), tmp_path / "run", Notes()
     break_weights(run)
     with pytest.raises(recovery.Unhealthy) as error:
@@ -262,7 +262,7 @@ def test_a_model_that_breaks_is_noticed_saved_and_stopped(tmp_path: Path) -> Non
 
 def test_the_saved_batch_reproduces_the_failure(tmp_path: Path) -> None:
     """From the run folder alone: the checkpoint's weights on the saved tokens give the loss that was not finite."""
-    config = quick_config("steps=9", "checkpoint_every=100", "eval.on=[]", "health.max_skipped=1", "grpo.sparse=false")
+    config = quick_config("steps=9", "checkpoints.every=100", "eval.on=[]", "health.max_skipped=1", "grpo.sparse=false")
     run, out = prepare(config), tmp_path / "run"
     break_weights(run)
     with pytest.raises(recovery.Unhealthy):
@@ -290,7 +290,7 @@ def test_the_saved_batch_is_the_batch(tmp_path: Path) -> None:
 
 
 def test_skipped_steps_count_over_a_stop_and_a_resume(tmp_path: Path) -> None:
-    config = quick_config("steps=9", "checkpoint_every=1", "eval.on=[]", "health.max_skipped=3")
+    config = quick_config("steps=9", "checkpoints.every=1", "eval.on=[]", "health.max_skipped=3")
     run, out = prepare(config), tmp_path / "run"
     break_weights(run)
     with pytest.raises(recovery.Unhealthy, match="after step 3"):
@@ -302,7 +302,7 @@ def test_skipped_steps_count_over_a_stop_and_a_resume(tmp_path: Path) -> None:
 
 
 def test_health_lines_behind_a_checkpoint_are_cut_off_on_resume(tmp_path: Path) -> None:
-    config = quick_config("steps=2", "checkpoint_every=1", "eval.on=[]")
+    config = quick_config("steps=2", "checkpoints.every=1", "eval.on=[]")
     start(config, tmp_path / "run")
     log = runlog.RunLog(tmp_path / "run")
     log.append_health([{"step": step, "kind": "truncated", "action": "warn"} for step in (1, 2)])

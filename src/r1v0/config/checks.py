@@ -10,14 +10,14 @@ from r1v0.config.text import differences, value_of
 # What a resumed run may change: how long, how often and where, but nothing that the steps so far depended on.
 MAY_CHANGE = (
     "steps",
-    "checkpoint_every",
+    "checkpoints.every",
     "checkpoints.keep_last",
     "checkpoints.keep_best",
     "threads",
     "eval.every",
     "optimizer.micro_batch_tokens",
     "reward.workers",
-    "sampling.slots",
+    "sampling.max_sequences",
     "health.action",
     "health.max_skipped",
     "health.max_rollbacks",
@@ -58,18 +58,18 @@ def validate(config: Config) -> None:
             raise UserError(f"{key} is {json.dumps(value_of(config, key))}: expected {expected}")
 
     for key in ("grpo.groups", "sampling.max_new_tokens", "eval.every", "eval.samples", "grpo.minibatches",
-                "grpo.epochs", "reward.workers", "checkpoint_every"):  # fmt: skip
+                "grpo.epochs", "reward.workers", "checkpoints.every"):  # fmt: skip
         need(value_of(config, key) >= 1, key, "a whole number of at least 1")
     for key, most in LARGEST.items():
         need(value_of(config, key) <= most, key, f"at most {most}")
-    for key in ("seed", "steps", "threads", "sampling.slots", "grpo.max_refills", "grpo.kl_coef", "eval.max_problems",
+    for key in ("seed", "steps", "threads", "sampling.max_sequences", "grpo.max_refills", "grpo.kl_coef", "eval.max_problems",
                 "eval.max_new_tokens", "data.max_problems", "optimizer.warmup_steps", "optimizer.weight_decay",
                 "optimizer.micro_batch_tokens", "eval.temperature", "checkpoints.keep_last", "checkpoints.keep_best",
-                "health.max_rollbacks", "health.entropy_high", "health.mismatch_kl", "health.grad_spike"):  # fmt: skip
+                "health.max_rollbacks", "health.entropy_high", "health.max_mismatch_kl", "health.grad_spike"):  # fmt: skip
         need(value_of(config, key) >= 0, key, "0 or more")
     for key in ("sampling.temperature", "optimizer.lr", "optimizer.grad_clip", "reward.timeout_s", "reward.memory_mb"):
         need(value_of(config, key) > 0, key, "more than 0")
-    for key in ("health.entropy_low", "health.reward_fall", "health.truncated"):
+    for key in ("health.entropy_low", "health.max_reward_fall", "health.max_truncated"):
         need(0 <= value_of(config, key) < 1, key, "at least 0 (off) and below 1")
     if config.health.action == "rollback":
         need(
@@ -85,11 +85,11 @@ def validate(config: Config) -> None:
         need(0 <= value_of(config, key) < 1, key, "at least 0 and below 1")
     need(config.lora.rank >= 0, "lora.rank", "0 (train the whole model) or more")
     need(config.lora.alpha > 0, "lora.alpha", "more than 0")
-    eight_bit, lora = config.optimizer.states == "8bit", config.lora.rank > 0
-    need(not (eight_bit and lora), "optimizer.states", "float32 where lora.rank is set: adapters are small")
+    eight_bit, lora = config.optimizer.moments == "8bit", config.lora.rank > 0
+    need(not (eight_bit and lora), "optimizer.moments", "float32 where lora.rank is set: adapters are small")
     need(
         not (eight_bit and config.optimizer.offload),
-        "optimizer.states",
+        "optimizer.moments",
         "float32 where optimizer.offload is set: offloaded, they take no GPU memory at all",
     )
     names = [spec.partition("=")[0].strip() for spec in config.eval.on]

@@ -21,7 +21,7 @@ from r1v0.base import reading
 from r1v0.base.command import typed
 from r1v0.base.errors import UserError, unknown
 from r1v0.config.checks import need_resumable, validate
-from r1v0.config.schema import DEFAULT, REFUSED, SET, VARIANTS, Config
+from r1v0.config.schema import DEFAULT, REFUSED, RENAMED, SET, VARIANTS, Config
 from r1v0.config.text import _first_field, keys, value_of
 
 PRESET_DIR = Path(__file__).parent / "presets"
@@ -199,6 +199,8 @@ def _apply(config: Config, layer: Mapping[str, Any], where: str, prefix: str = "
         key = prefix + name
         if key in REFUSED:
             raise UserError(f"{key} ({where}) is not a setting: {REFUSED[key]}")
+        if key in RENAMED:
+            raise UserError(f"{key} ({where}) was renamed to {RENAMED[key]}: use that name")
         if name not in hints:
             raise _unknown_key(key, where)
         if dataclasses.is_dataclass(hints[name]):

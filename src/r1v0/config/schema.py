@@ -40,8 +40,8 @@ class SamplingConfig:
     """divides the logits, in sampling and in training alike"""
     max_new_tokens: int = 320
     """length limit of a completion, in tokens; a completion cut there is "truncated" and scores 0"""
-    slots: int = 128
-    """sequences decoded at the same time; 0: as many as memory allows, up to 128 on a CPU and 256 on a GPU"""
+    max_sequences: int = 128
+    """completions decoded at the same time at most; 0: as many as memory allows, up to 128 on a CPU and 256 on a GPU"""
     dtype: Literal["auto", "bfloat16"] = "auto"
     """auto samples with the very weights that are trained; bfloat16 with a rounded copy: see policy/mismatch_kl"""
 
@@ -116,8 +116,8 @@ class OptimizerConfig:
     """largest norm of the gradient"""
     micro_batch_tokens: int = 0
     """tokens trained on at a time (on a CPU by all threads), halved when memory runs out; 0: by free memory. Cannot change the gradient"""
-    states: Literal["float32", "8bit"] = "float32"
-    """AdamW's moments; 8bit keeps them in a quarter of the memory (needs bitsandbytes), bfloat16 weights then without masters"""
+    moments: Literal["float32", "8bit"] = "float32"
+    """the type of AdamW's moments; 8bit keeps them in a quarter of the memory (needs bitsandbytes), bfloat16 weights then without masters"""
     offload: bool = False
     """keep AdamW's moments and the master weights in CPU memory, and update them there: for a GPU that is too small"""
 
@@ -158,6 +158,8 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class CheckpointsConfig:
+    every: int = 20
+    """steps between checkpoints; there is always one at the end"""
     keep_last: int = 0
     """delete all but so many of the newest checkpoints, once a new one is safe; 0: keep all"""
     keep_best: int = 0
@@ -178,11 +180,11 @@ class HealthConfig:
     """alarm where the entropy falls below this share of the run's first steps; 0: never"""
     entropy_high: float = 4.0
     """alarm where the entropy rises above so many times that of the run's first steps; 0: never"""
-    reward_fall: float = 0.2
+    max_reward_fall: float = 0.2
     """alarm where the mean reward has lost this share of its best, by more than its noise; 0: never"""
-    truncated: float = 0.5
+    max_truncated: float = 0.5
     """alarm where more than this share of completions is cut off; 0: never"""
-    mismatch_kl: float = 0.05
+    max_mismatch_kl: float = 0.05
     """alarm where the sampler's and the trainer's distributions are further apart, in nats a token; 0: never"""
     grad_spike: float = 10.0
     """alarm where gradient norms are again and again so many times their median; 0: never"""
@@ -196,8 +198,6 @@ class Config:
     """random numbers are keyed by it; the same seed gives the same run"""
     steps: int = 80
     """training steps"""
-    checkpoint_every: int = 20
-    """steps between checkpoints; there is always one at the end"""
     threads: int = 0
     """CPU threads; 0: all cores. The same number gives the same run, another one rounds otherwise"""
     data: DataConfig = field(default_factory=DataConfig)
@@ -231,7 +231,7 @@ LARGEST = {
     "threads": 1024,
     "sampling.max_new_tokens": 1 << 20,
     "eval.max_new_tokens": 1 << 20,
-    "sampling.slots": 1 << 16,
+    "sampling.max_sequences": 1 << 16,
     "grpo.groups": 1 << 16,
     "grpo.group_size": 1 << 16,
     "grpo.max_refills": 1 << 16,
@@ -253,6 +253,30 @@ REFUSED = {f"sampling.{key}": _TRUNCATED for key in ("top_p", "top_k", "min_p")}
 
 CHAT = "chat"
 """The prompt template that is the model's own."""
+
+RENAMED = {
+    "checkpoint_every": "checkpoints.every",
+    "sampling.slots": "sampling.max_sequences",
+    "optimizer.states": "optimizer.moments",
+    "health.reward_fall": "health.max_reward_fall",
+    "health.truncated": "health.max_truncated",
+    "health.mismatch_kl": "health.max_mismatch_kl",
+}
+"""Names that settings had."""
+
+FIRST = (
+    "model",
+    "data.name",
+    "data.path",
+    "prompt.template",
+    "reward.name",
+    "steps",
+    "sampling.max_new_tokens",
+    "grpo.groups",
+    "grpo.group_size",
+    "optimizer.lr",
+)
+"""The settings that one needs first."""
 
 DEFAULT, SET = "default", "--set"
 """Where a value may come from."""

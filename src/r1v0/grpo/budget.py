@@ -164,7 +164,7 @@ def _remedy(config: Config) -> str:
     """What is left to switch on."""
     steps = {
         "compute.checkpoint_activations=true": not config.compute.checkpoint_activations,
-        "optimizer.offload=true": not config.optimizer.offload and config.optimizer.states == "float32",
+        "optimizer.offload=true": not config.optimizer.offload and config.optimizer.moments == "float32",
         "lora.rank=64": not config.lora.rank,
     }
     left = [f"set {step}" for step, possible in steps.items() if possible]

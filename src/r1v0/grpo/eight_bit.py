@@ -110,7 +110,7 @@ def _bitsandbytes() -> Any:
         import bitsandbytes.functional as functional
     except (ImportError, OSError):
         raise UserError(
-            "optimizer.states is 8bit, but bitsandbytes is not there: pip install 'bitsandbytes>=0.50', or set "
-            "optimizer.states=float32"
+            "optimizer.moments is 8bit, but bitsandbytes is not there: pip install 'bitsandbytes>=0.50', or set "
+            "optimizer.moments=float32"
         ) from None
     return functional

@@ -47,7 +47,7 @@ class Optimizer:
         self.frozen = [p for p in model.parameters() if not p.requires_grad]
         self.merged = bool(self.frozen)
         eight: dict[str, nn.Parameter] = {}
-        if config.states == "8bit":
+        if config.moments == "8bit":
             from r1v0.grpo.eight_bit import is_large
 
             eight = {name: parameter for name, parameter in self.parameters.items() if is_large(parameter)}
@@ -56,7 +56,7 @@ class Optimizer:
         }
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
-        self.eight = _eight_bit(eight, config, seed) if config.states == "8bit" else None
+        self.eight = _eight_bit(eight, config, seed) if config.moments == "8bit" else None
         decayed = [master for master in self.masters.values() if master.dim() == 2]
         rest = [master for master in self.masters.values() if master.dim() != 2]
         self.adamw = torch.optim.AdamW(

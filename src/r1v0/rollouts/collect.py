@@ -178,7 +178,7 @@ def sampling_settings(policy: Policy, config: Config, temperature: float, max_ne
     return SamplingSettings(
         temperature=temperature,
         max_new_tokens=max_new_tokens,
-        slots=config.sampling.slots,
+        slots=config.sampling.max_sequences,
         eos_ids=policy.eos_ids | stop_ids,
         stop_candidates=stop_candidates(policy.tokenizer, stop),
         stops=(lambda token_ids: ends_with_stop(policy, token_ids, stop)) if stop else None,

@@ -123,10 +123,10 @@ def early_collapse(watch: Watch) -> Held:
             f"entropy fell from {was:.2g} to {entropy:.2g} nats a token {after}: {cause}",
         )
     short, length = number(first.get("length/mean")), number(now.get("length/mean"))
-    if watch.config.health.truncated and short and length is not None and length > EARLY_LENGTH * short:
+    if watch.config.health.max_truncated and short and length is not None and length > EARLY_LENGTH * short:
         return length, EARLY_LENGTH * short, f"answers grew from {short:.0f} to {length:.0f} tokens {after}: {cause}"
     groups, wrong = number(now.get("groups/sampled")), number(first.get("groups/all_wrong_frac"))
-    if watch.config.health.reward_fall and groups is not None and wrong is not None:
+    if watch.config.health.max_reward_fall and groups is not None and wrong is not None:
         expected = groups * (1 - wrong)
         if expected >= EARLY_GROUPS and number(now.get("groups/all_wrong_frac")) == 1:
             return (
@@ -163,7 +163,7 @@ def entropy_high(watch: Watch) -> Held:
 
 def reward_fall(watch: Watch) -> Held:
     """The reward has fallen from its best. Coins (reward.control) have nothing to fall from."""
-    limit, now = watch.config.health.reward_fall, watch.recent("reward/mean")
+    limit, now = watch.config.health.max_reward_fall, watch.recent("reward/mean")
     best, spread, at = watch.best
     values = watch.window("reward/mean")
     if not limit or now is None or best <= 0 or watch.config.reward.control == "random":
@@ -181,7 +181,7 @@ def reward_fall(watch: Watch) -> Held:
 def no_reward(watch: Watch) -> Held:
     """No right answer at all: no group has a gradient. A run that never had one says so too."""
     values = watch.window("groups/all_wrong_frac")
-    if not watch.config.health.reward_fall or not values or min(values) < 1:
+    if not watch.config.health.max_reward_fall or not values or min(values) < 1:
         return None
     first = watch.start("reward/correct") or 0.0
     own = watch.config.reward.name
@@ -204,7 +204,7 @@ def no_reward(watch: Watch) -> Held:
 
 def truncated(watch: Watch) -> Held:
     """Completions run into the length limit."""
-    limit, now = watch.config.health.truncated, watch.recent("length/truncated_frac")
+    limit, now = watch.config.health.max_truncated, watch.recent("length/truncated_frac")
     if not limit or now is None or not now > limit:
         return None
     tokens = watch.config.sampling.max_new_tokens
@@ -226,7 +226,7 @@ def truncated(watch: Watch) -> Held:
 
 def mismatch(watch: Watch) -> Held:
     """Sampler and trainer are no longer the same model."""
-    limit, now = watch.config.health.mismatch_kl, watch.recent("policy/mismatch_kl")
+    limit, now = watch.config.health.max_mismatch_kl, watch.recent("policy/mismatch_kl")
     if not limit or now is None or not now > limit:
         return None
     return now, limit, (

@@ -116,7 +116,7 @@ def prune(run: Path, config: Config, dataset: str | None, newest: Path) -> None:
     `keep_best` on `dataset`. What only an interruption made is neither, so that a resumed run keeps what an
     uninterrupted one does.
     """
-    keep, every = config.checkpoints, config.checkpoint_every
+    keep, every = config.checkpoints, config.checkpoints.every
     older = [path for path in checkpoints_in(run) if place(path) < place(newest)]
     kept = {path for path in older if not is_half_way(path)}
     if keep.keep_last:

@@ -77,7 +77,7 @@ class Trainer:
                     if self.state.step >= config.steps:
                         break
                     self.take_step()
-                    if self.state.step % config.checkpoint_every == 0:
+                    if self.state.step % config.checkpoints.every == 0:
                         self.save()
             except (Interrupted, Unhealthy):
                 self.save()

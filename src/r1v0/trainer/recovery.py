@@ -107,7 +107,7 @@ def decide(
         return Decision(alarms, serious, "warn")
     if settings.action != "rollback" or state.rollbacks >= settings.max_rollbacks:
         return Decision(alarms, serious, "stop")
-    best = best_checkpoint(folder, dataset, note, config.checkpoint_every)
+    best = best_checkpoint(folder, dataset, note, config.checkpoints.every)
     if best is None:
         return Decision(alarms, serious, "stop")
     return Decision(alarms, serious, "rollback", best, state.lr_scale * settings.rollback_lr)

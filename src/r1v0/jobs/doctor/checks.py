@@ -193,7 +193,9 @@ def truncation(record: Record) -> Iterator[Finding]:
         text += f"; of held-out answers {held_out}"
     if cut <= CUT_OFF:
         yield ok("truncation", text)
-    elif cut <= record.config.health.truncated or not record.config.health.truncated:  # above it the watcher speaks
+    elif (
+        cut <= record.config.health.max_truncated or not record.config.health.max_truncated
+    ):  # above it the watcher speaks
         yield warning(
             "truncation",
             f"{text}; they score 0. Raise sampling.max_new_tokens, unless only wrong answers grow",

@@ -137,7 +137,7 @@ def _plan(config: Config, shape: Shape, card: Card, gpu: bool, total: float, bud
     parts = count_memory(config, shape, gpu, micro_batch)
     tokens = max(0, int((budget - parts.sampling) // parts.kv_token))
     completions = config.grpo.groups * config.grpo.group_size
-    wanted = config.sampling.slots or (MOST_SLOTS if gpu else CPU_SLOTS)
+    wanted = config.sampling.max_sequences or (MOST_SLOTS if gpu else CPU_SLOTS)
     room = tokens // (PROMPT + (length if gpu else config.sampling.max_new_tokens))
     rows = max(1, min(wanted, completions, room))
     trained = round(parts.weights / (shape.parameters + shape.adapters(config.lora.rank)))
@@ -179,7 +179,7 @@ def _largest_micro_batch(config: Config, shape: Shape, gpu: bool, budget: float)
 # What can be switched on: setting -> the values that are tried beside the run's own.
 SWITCHES: dict[str, tuple[object, ...]] = {
     "compute.checkpoint_activations": (True,),
-    "optimizer.states": ("float32", "8bit"),
+    "optimizer.moments": ("float32", "8bit"),
     "optimizer.offload": (False, True),
     "lora.rank": (64,),
 }
@@ -207,7 +207,7 @@ def remedies(plan: Plan) -> list[Remedy]:
             continue
         changes = differences(plan.config, config)
         kind = ADAPTERS if "lora.rank" in changes else EXACT
-        if changes.get("optimizer.states", ("", ""))[1] == "8bit":
+        if changes.get("optimizer.moments", ("", ""))[1] == "8bit":
             kind = ROUNDED
         settings = tuple(f"{key}={_typed(value)}" for key, (_, value) in changes.items())
         rank = (better.run_s[0], len(settings))

@@ -75,7 +75,7 @@ def count_memory(config: Config, shape: Shape, gpu: bool, micro_batch: int) -> M
     size = 2 if (config.compute.dtype == "bfloat16" or (config.compute.dtype in ("auto", "fastest") and gpu)) else 4
     adapters = shape.adapters(config.lora.rank) if config.lora.rank else 0
     trained = adapters or shape.parameters
-    eight = config.optimizer.states == "8bit"
+    eight = config.optimizer.moments == "8bit"
     has_masters = (size == 2 and not eight) or config.optimizer.offload
     off_card = gpu and config.optimizer.offload
     sampled = 2 if config.sampling.dtype == "bfloat16" else size

@@ -67,7 +67,7 @@ def _memory(plan: Plan) -> str:
     rows: list[tuple[str, float, str]] = [
         ("weights", m.weights, ""),
         ("master weights", m.masters, "float32"),
-        ("AdamW's moments", m.moments, plan.config.optimizer.states),
+        ("AdamW's moments", m.moments, plan.config.optimizer.moments),
         (beside, m.reference, ""),
         ("gradients", m.gradients, "gone while sampling"),
         ("activations", m.kept, f"{plan.micro_batch:,} tokens at a time, {kept}"),
@@ -109,7 +109,7 @@ def _sampling(plan: Plan) -> str:
                     (
                         "decoded at a time",
                         f"{plan.rows:,}",
-                        "sampling.slots, completions a step and room, the least of them",
+                        "sampling.max_sequences, completions a step and room, the least of them",
                     ),
                 ]
             ),
