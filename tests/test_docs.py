@@ -45,13 +45,15 @@ def test_commands_can_be_parsed(document: Path, tmp_path: Path, monkeypatch: pyt
             config.resolve(arguments.preset, sets=arguments.set)
 
 
-def test_the_tree_in_the_readme_is_the_tree() -> None:
-    package = Path(r1v0.__file__).parent
-    there = {
-        path.name for path in package.iterdir() if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))
-    }
-    named = set(re.findall(r"^ {4,}([\w]+\.py|[\w]+/) ", README, re.MULTILINE))
-    assert {name.rstrip("/") for name in named} >= there - {"__init__.py", "__main__.py"}
+def test_the_table_of_rooms_is_the_tree() -> None:
+    package, page = Path(r1v0.__file__).parent, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    hidden = {"__init__.py", "__main__.py", "__pycache__", "py.typed", "assets"}
+    there = {f"{path.name}/" if path.is_dir() else path.name for path in package.iterdir() if path.name not in hidden}
+    assert set(re.findall(r"^\| `([\w.]+/?)` \|", page, re.MULTILINE)) >= there
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) <= 1000
 
 
 def test_settings_that_the_readme_names_are_settings() -> None:
