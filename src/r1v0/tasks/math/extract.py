@@ -1,9 +1,9 @@
 """Find the answer in a completion.
 
-Decides: the answer is what was stated LAST: the last statement by `\\boxed{...}` (`boxes`), or the template's answer tags
-(`<answer>...</answer>`, R1-Zero's, arXiv 2501.12948, table 1), whichever comes later. A box inside the tags wins over the
-tags' other text. An answer is at most MAX_ANSWER characters: a longer one is no answer. Markdown's marks (**5**) are no
-part of it.
+Decides: the answer is what was stated LAST: the last statement by `\\boxed{...}` (`boxes`), or the template's answer
+tags (`<answer>...</answer>`, R1-Zero's, arXiv 2501.12948, table 1), whichever comes later. A box inside the tags wins
+over the tags' other text. An answer is at most MAX_ANSWER characters: a longer one is no answer. Markdown's marks
+(**5**) are no part of it.
 
 That is `reward.extraction = "boxed"`. "last" takes more where nothing is stated: what follows "the answer is", else the
 last formula or number. So other harnesses count base models, which have not learned to box (Qwen2.5-Math's and
@@ -17,22 +17,27 @@ import re
 
 from r1v0.tasks.math import boxes
 from r1v0.tasks.math.boxes import last_statement
+from r1v0.tasks.math.dots import formula_unstopped, goes_on, unstopped
 from r1v0.tasks.math.marks import unmarked
 from r1v0.tasks.math.numbers import GROUPED, mixed
+from r1v0.tasks.math.unstated import last_value
 
 MAX_ANSWER = boxes.MAX_ANSWER
 TAIL = 1000
 """Characters at the end of a completion in which "last" looks for an answer that nobody stated."""
 
 _THE_ANSWER_IS = re.compile(r"the answer is:?", re.IGNORECASE)
-_ANNOUNCED = re.compile(r"(?:answers?|result|solution)\*{0,2}\s{0,3}(?:is|are|:|=)(?![a-zA-Z])(?:[\s:]|\*{2}(?=\s)){0,9}", re.IGNORECASE)  # fmt: skip
+_ANNOUNCED = re.compile(
+    r"(?:answers?|result|solution)\*{0,2}\s{0,3}(?:is|are|:|=)(?![a-zA-Z])(?:[\s:]|\*{2}(?=\s)){0,9}", re.IGNORECASE
+)
 _MATH = re.compile(r"\$\$([^$]{1,500})\$\$|\$([^$\n]{1,500})\$|\\\(([^$\n]{1,500}?)\\\)|\\\[([^$]{1,500}?)\\\]")
-_VALUE = re.compile(
-    r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d{1,100})(?:\.\d{1,100})?(?: \d{1,9}/\d{1,9}|/\d{1,100})?(?:\\?%)?(?![\w^])"
+_NESTING = re.compile(
+    r"\\(?:left|right) ?(?:\\.|.)|\\(?:begin|end)(?![a-zA-Z])|\\not ?=|\\.|:=|=>|<=>|[<>!]=|=<|==?|[{}()\[\]]",
+    re.DOTALL,
 )
 _FORMULA = re.compile(r"\\(?:[dtc]?frac|sqrt|binom|times|cdot|div|pi)(?![a-zA-Z])|√")
 _GOES_ON = re.compile(
-    r"\s{0,9}(?:[/*×÷]\s{0,9}[-+(]?\d|\^\s{0,9}[{(]?\s{0,9}[-+]?\d)|[eE][-+]?\d|\s{0,9}[-+−–]\s{0,9}\$?\d"
+    r"\s{0,9}(?:[/*×÷]\s{0,9}[-+(]?\d|\^\s{0,9}[{(]?\s{0,9}[-+]?\d)|[eE][-+]?\d|:\d|\s{0,9}[-+−–]\s{0,9}\$?\d"
     r"|\s{0,9}[,;]?\s{0,9}(?:[a-zA-Z]{0,20}\s{0,9}\(?(?:or|and|to)\s)?\s{0,9}[-+]?\d"
 )
 _NUMBER = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)")
@@ -111,20 +116,36 @@ def number(text: str) -> str | None:
 
 
 def _first_value(line: str) -> str | None:
-    """The answer in a line that announces it: the line itself if it is short, else its sentence's last formula or number."""
-    short = unmarked(line.strip().rstrip(".").strip())
-    if short and len(short.split()) <= 3:
+    """The answer in a line that announces it: the line itself if it is short, else its sentence's last formula or
+    number."""
+    short = unmarked(unstopped(line))
+    if short and (len(short.split()) <= 3 or goes_on(short)):
         return short
     return _last_value(line.partition(". ")[0])
 
 
 def _last_value(tail: str) -> str | None:
     """The last formula or number, whichever ends later; of a formula with "=", what stands behind the last one."""
-    formula, value = _last_match(_MATH, tail), _last_match(_VALUE, tail)
-    if formula is not None and (value is None or value.end() <= formula.end()):
+    formula, value = _last_match(_MATH, tail), last_value(tail)
+    if formula is not None and (value is None or value[0] <= formula.end()):
         content = next(group for group in formula.groups() if group is not None)
-        return content.rpartition("=")[2].strip().rstrip(".,").strip() or None
-    return None if value is None else value.group()
+        return formula_unstopped(_behind_equals(content)) or None
+    return None if value is None else value[1]
+
+
+def _behind_equals(formula: str) -> str:
+    """What stands behind the last "=" of a formula that is in no braces, brackets or environment. <=, >= and != are not
+    "=", and neither is \\not=; an arrow (=>) separates too."""
+    depth, start = 0, 0
+    for match in _NESTING.finditer(formula):
+        token = match[0]
+        if token in ("{", "(", "[", r"\{", r"\begin") or token.startswith(r"\left"):
+            depth += 1
+        elif token in ("}", ")", "]", r"\}", r"\end") or token.startswith(r"\right"):
+            depth = max(0, depth - 1)
+        elif token in ("=", "==", ":=", "=>", "<=>") and depth == 0:
+            start = match.end()
+    return formula[start:]
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

@@ -1,10 +1,10 @@
 """Normal forms of answers written in LaTeX or plain text. Text in, text out: nothing here knows mathematics.
 
-Decides two things. `strict_form` is what "strict match" compares: only what LaTeX itself draws alike (spacing, \\left and
-\\right, \\dfrac, a \\text around the whole) is normalised, nothing that needs an opinion. `clean` prepares an answer for the
-symbolic parser: it removes what MATH and its solvers write around numbers (units, degrees, money, thousands separators),
-writes repeating decimals as fractions, and what `forms` and `tex` know as the parser reads it. The parser's own list of
-units removes any final t, m or s, and so takes `2t` for 2: `units` has another.
+Decides two things. `strict_form` is what "strict match" compares: only what LaTeX itself draws alike (spacing, \\left
+and \\right, \\dfrac, a \\text around the whole) is normalised, nothing that needs an opinion. `clean` prepares an
+answer for the symbolic parser: it removes what MATH and its solvers write around numbers (units, degrees, money,
+thousands separators), writes repeating decimals as fractions, and what `forms` and `tex` know as the parser reads it.
+The parser's own list of units removes any final t, m or s, and so takes `2t` for 2: `units` has another.
 
 Every pattern's work is at most quadratic, on answers of at most `extract.MAX_ANSWER` characters.
 """
@@ -12,7 +12,7 @@ Every pattern's work is at most quadratic, on answers of at most `extract.MAX_AN
 import re
 from fractions import Fraction
 
-from r1v0.tasks.math import forms, units
+from r1v0.tasks.math import dots, forms, units
 from r1v0.tasks.math.marks import unmarked
 from r1v0.tasks.math.tex import braced
 from r1v0.tasks.math.units import WRAPPER
@@ -32,6 +32,7 @@ _PLAIN_THOUSANDS = re.compile(r"^([-+]?)(\d{1,3}(?:,\d{3})+)(\.\d+)?$")
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))|\\degrees?(?![a-zA-Z])")
 _DOLLAR = re.compile(r"\\\$|\\textdollar(?![a-zA-Z])")
 _EURO = re.compile(r"^([-+]?)\s*(?:€|\\euro(?![a-zA-Z]))|€$")
+_PERCENT = re.compile(r"(?<!\\)%")
 _REPEATING = re.compile(r"(\d{0,30})\.(\d{0,30})\\(?:overline|bar)\s*\{?(\d{1,30})\}?")
 _ROOT = re.compile(r"√\s*(\d+|[a-zA-Z])")
 _MEMBER = re.compile(r"^[a-zA-Z]\s*\\in(?![a-zA-Z])\s*")
@@ -50,10 +51,11 @@ _PLAIN_SYMBOL = re.compile(r"(?<![\\a-zA-Z])(?:pi|infinity)(?![a-zA-Z])")
 _NAMES = re.compile(r"sqrt|infinity|arc(?:sin|cos|tan)|(?:sin|cos|tan)h")
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 SYMBOLS = {
-    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ",
-    "°": r"^\circ ", "≤": r"\le ", "≥": r"\ge ", "<=": r"\le ", ">=": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ",
-    "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "²": "^{2}", "³": "^{3}", "½": r"\frac{1}{2}", "**": "^",
-    r"\varnothing": r"\emptyset ", r"\textdollar": r"\$", "“": "", "”": "", "’": "'",
+    "−": "-", "–": "-", "—": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "π": r"\pi ",
+    "∞": r"\infty ", "°": r"^\circ ", "≤": r"\le ", "≥": r"\ge ", "<=": r"\le ", ">=": r"\ge ", "≠": r"\ne ",
+    "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "²": "^{2}",
+    "³": "^{3}", "½": r"\frac{1}{2}", "**": "^", r"\varnothing": r"\emptyset ", r"\textdollar": r"\$", "“": "", "”": "",
+    "’": "'",
 }  # fmt: skip
 """What answers write instead of LaTeX's own commands."""
 
@@ -64,9 +66,9 @@ _MAGNITUDE = re.compile(r"(?<=[\d}\s])(" + "|".join(MAGNITUDES) + r")s?(?![a-zA-
 
 
 def strict_form(text: str) -> str:
-    """The form that strict match compares. "" if nothing is left. Spaces go, but one between two digits parts two numbers:
-    "1 1/2" is not 11/2."""
-    text = _FENCE.sub("", _FRACTION.sub(r"\\frac", _NEGATIVE_SPACE.sub("", unmarked(text))))
+    """The form that strict match compares. "" if nothing is left. Spaces go, but one between two digits parts two
+    numbers: "1 1/2" is not 11/2."""
+    text = _FENCE.sub("", _FRACTION.sub(r"\\frac", _NEGATIVE_SPACE.sub("", dots.marked(unmarked(text)))))
     text = _SPACING.sub(" ", text)  # first, or "." and "," would end a "\\,"
     text = _undelimited(text.strip().rstrip(".,")).rstrip(".,").strip()
     whole = _WHOLE_TEXT.match(_unnested(text))
@@ -79,6 +81,7 @@ def narrow(text: str) -> str:
     if text.isascii():
         return text
     for word, plain in (
+        ("…", "..."),
         ("または", " or "),
         ("或", " or "),
         ("和", " and "),
@@ -91,8 +94,10 @@ def narrow(text: str) -> str:
 
 
 def clean(text: str) -> tuple[str, str]:
-    """An answer as the symbolic parser should see it, and its unit ("" if it has none that `units` knows) or modulus."""
-    text = units.marked(" ".join(_CONTROL.sub(" ", unmarked(text)).split()))
+    """An answer as the symbolic parser should see it, and its unit ("" if it has none that `units` knows) or
+    modulus."""
+    text = dots.marked(units.marked(" ".join(_CONTROL.sub(" ", unmarked(text)).split())))
+    text = _PERCENT.sub(r"\\%", text)
     for symbol, command in SYMBOLS.items():
         if symbol in text:
             text = text.replace(symbol, command)
@@ -139,8 +144,8 @@ def words(text: str) -> str | None:
 
 
 def anagrams(text: str, other: str) -> bool:
-    """Whether both are one run of the same letters in another order that are rather words (red, der) than products (xyz,
-    zyx): there is a vowel, and the letters are no neighbours in the alphabet."""
+    """Whether both are one run of the same letters in another order that are rather words (red, der) than products
+    (xyz, zyx): there is a vowel, and the letters are no neighbours in the alphabet."""
     if not (_LETTERS.fullmatch(text) and _LETTERS.fullmatch(other)) or text.casefold() == other.casefold():
         return False
     letters = sorted(text.casefold())
@@ -150,7 +155,7 @@ def anagrams(text: str, other: str) -> bool:
 
 def word_key(text: str) -> str:
     """Any answer as text: unwrapped, in lower case, without article, brackets and punctuation."""
-    plain = _TEXT.sub(r"\1", _SPACING.sub(" ", _undelimited(_unnested(text.strip()))))
+    plain = _TEXT.sub(r"\1", _SPACING.sub(" ", _undelimited(_unnested(dots.in_words(text.strip())))))
     return re.sub(r"^(?:an?|the) (?=\w{2})", "", " ".join(re.sub(r"[().,'{}$]", " ", plain).casefold().split()))
 
 

@@ -6,10 +6,10 @@ Decides, beside math-verify (gold first: its `verify` is not symmetric):
    `neve` would equal `even`.
 3. Different units, or different bases of two subscripted numbers, are different answers. The parser drops both.
 4. Numbers side by side are one number or none (`numbers`). The parser adds them.
-5. `values` tells first: numbers whose values differ are different, and expressions in variables are the same where their
-   values are. math-verify compares with an absolute bound, and simplifies for minutes.
-6. Families for each integer (`families`) and sets of real numbers (`ranges`) are compared as sets. Other relations may not
-   answer a set: a policy could repeat the problem's equations and be paid.
+5. `values` tells first: numbers whose values differ are different, and expressions in variables are the same where
+   their values are. math-verify compares with an absolute bound, and simplifies for minutes.
+6. Families for each integer (`families`) and sets of real numbers (`ranges`) are compared as sets. Other relations may
+   not answer a set: a policy could repeat the problem's equations and be paid.
 7. Answers are parsed as LaTeX only. math-verify's other route evaluates text through sympy's `parse_expr`.
 
 Its timeouts are switched off (they need signals on the main thread): the caller must be killable. Called in the grading
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from r1v0.tasks.math import families, latex, numbers, ranges, units, values
+from r1v0.tasks.math import dots, families, latex, numbers, ranges, units, values
 from r1v0.tasks.math.extract import MAX_ANSWER
 from r1v0.tasks.math.forms import congruent, same_time
 from r1v0.tasks.math.letters import alike, pairs, spread
@@ -102,6 +102,11 @@ def _compare_as_text(gold: str, answer: str) -> Comparison | None:
 def _compare_cleaned(gold: str, answer: str, forms: bool) -> Comparison:
     """The verdict on two cleaned answers: by their numbers, as families or sets, or by the parser."""
     shown = [_show(_parse(text, True, True)) for text in (gold, answer)] if forms else []
+    if dots.DOTS in gold or dots.DOTS in answer:
+        going_on = _compare_going_on(gold, answer)
+        if going_on is not None:
+            return Comparison(going_on, "compared as lists that go on", *shown)
+        gold, answer = dots.rounded(gold), dots.rounded(answer)
     as_numbers = numbers.equal(gold, answer)
     if as_numbers is not None:
         return Comparison(as_numbers, "equal symbolically" if as_numbers else "not equal symbolically", *shown)
@@ -121,6 +126,19 @@ def _compare_cleaned(gold: str, answer: str, forms: bool) -> Comparison:
             named_apart = bool(gold_name and answer_name and gold_name != answer_name)
             return Comparison(not named_apart and ranges.same(gold_set, answer_set), "compared as sets", *shown)
     return _compare_parsed(gold, answer, forms)
+
+
+def _compare_going_on(gold: str, answer: str) -> bool | None:
+    """The verdict on dots: on two lists that go on, and where one side has more dots; else None."""
+    if families.split(gold) or families.split(answer):
+        return None
+    shown = dots.endless(gold, answer)
+    if shown is not None:
+        return bool(shown) and all(
+            left == right or (bool(left and right) and _compare_cleaned(left, right, False).equal)
+            for left, right in shown
+        )
+    return False if dots.apart(dots.rounded(gold), dots.rounded(answer)) else None
 
 
 def _compare_families(gold_text: str, answer_text: str) -> bool | None:
@@ -182,7 +200,8 @@ def _same_function(gold: Any, answer: Any) -> bool | None:
 
 
 def _opaque(parsed: Any) -> Any:
-    """With derivatives as names: of a letter that is no function of t, d\\omega/dt would be 0 and could have any factor."""
+    """With derivatives as names: of a letter that is no function of t, d\\omega/dt would be 0 and could have any
+    factor."""
     from sympy import Derivative, Symbol
 
     if not hasattr(parsed, "has") or not parsed.has(Derivative):
@@ -191,7 +210,8 @@ def _opaque(parsed: Any) -> Any:
 
 
 def _both_cases(text: str) -> bool:
-    """A letter is there as capital and small: R - r. The parser makes all letters small, which is right for 3R^2 only."""
+    """A letter is there as capital and small: R - r. The parser makes all letters small, which is right for 3R^2
+    only."""
     letters = set(re.sub(r"\\[a-zA-Z]+", "", text))
     return any(letter.swapcase() in letters for letter in letters if letter.isalpha() and letter.swapcase() != letter)
 
@@ -207,8 +227,11 @@ def _parse(text: str, is_real: bool, one_case: bool) -> Any:
     )
     try:
         return latex2sympy(
-            text, is_real=is_real, normalization_config=normalization, conversion_config=ConversionConfig(lowercase_symbols=one_case)
-        )  # fmt: skip
+            text,
+            is_real=is_real,
+            normalization_config=normalization,
+            conversion_config=ConversionConfig(lowercase_symbols=one_case),
+        )
     except MemoryError:
         raise
     except Exception:
@@ -253,7 +276,9 @@ def _is_range(parsed: Any) -> bool:
 
     sides = parsed.args if isinstance(parsed, And) else (parsed,)
     return len(getattr(parsed, "free_symbols", ())) == 1 and all(
-        isinstance(side, Ge | Gt | Le | Lt) and (side.lhs.is_Symbol or side.rhs.is_Symbol) and len(side.free_symbols) == 1
+        isinstance(side, Ge | Gt | Le | Lt)
+        and (side.lhs.is_Symbol or side.rhs.is_Symbol)
+        and len(side.free_symbols) == 1
         and (side.lhs.is_number or side.rhs.is_number)
         for side in sides
     )  # fmt: skip
