@@ -422,7 +422,7 @@ OF_KEY = {
     "grpo.group_size": st.integers(2, 99),
     "grpo.keep_per_group": st.integers(0, 2),
     "health.action": st.sampled_from(["warn", "stop"]),  # a rollback needs an evaluation and a best checkpoint
-    **{f"health.{name}": FRACTION for name in ("rollback_lr", "entropy_low", "reward_fall", "truncated")},
+    **{f"health.{name}": FRACTION for name in ("rollback_lr", "entropy_low", "max_reward_fall", "max_truncated")},
     "grpo.minibatches": st.integers(1, 2),
     "eval.on": st.lists(st.text("ab-=/", max_size=6), unique_by=lambda spec: spec.partition("=")[0].strip()),
 }
@@ -446,7 +446,7 @@ def configs(draw: st.DrawFn) -> Config:
             **{field.name: draw(strategy_of(f"{name}.{field.name}")) for field in dataclasses.fields(cls)}
         )
     if parts["lora"].rank or parts["optimizer"].offload:  # which 8-bit states do not go with
-        parts["optimizer"] = dataclasses.replace(parts["optimizer"], states="float32")
+        parts["optimizer"] = dataclasses.replace(parts["optimizer"], moments="float32")
     return Config(**parts)
 
 
@@ -625,11 +625,13 @@ def test_a_template_that_is_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("old", "new"), module.RENAMED.items())
 def test_an_old_name_says_what_it_is_called_now(old: str, new: str) -> None:
-    assert new in module.keys()
+    known = module.keys()
+    assert new in known
     with pytest.raises(UserError, match=f"{re.escape(old)} .* was renamed to {re.escape(new)}: use that name"):
         resolve(sets=[f"{old}=1"])
 
 
 def test_the_ten_that_one_needs_first_are_settings() -> None:
     assert len(module.FIRST) == 10
-    assert set(module.FIRST) <= module.keys().keys()
+    known = module.keys()
+    assert set(module.FIRST) <= set(known)
