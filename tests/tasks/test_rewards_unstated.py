@@ -6,6 +6,7 @@ import pytest
 
 from r1v0.tasks.math import extract
 from r1v0.tasks.math.answers import as_stated, gsm8k, math
+from r1v0.tasks.math.symbolic import compare
 from r1v0.types import Problem
 
 READ: dict[str, list[tuple[str, str | None]]] = {
@@ -218,3 +219,19 @@ def test_a_hostile_megabyte_takes_milliseconds(piece: str) -> None:
     started = time.process_time()
     extract.last(text)
     assert time.process_time() - started < 0.1
+
+
+@pytest.mark.parametrize(
+    ("gold", "text", "right"),
+    [
+        (r"\sin(x)=\frac{42}{59}", r"So $\cos(x)=\frac{42}{59}$", False),
+        (r"\sin(x)=\frac{42}{59}", r"So $\sin(x)=\frac{42}{59}$", True),
+        (r"\frac{42}{59}", r"So $\cos(x)=\frac{42}{59}$", True),
+        ("5", "Thus $x = 5$", True),
+        ("5", "Thus $f(x) = 5$", True),
+    ],
+)
+def test_the_name_of_a_function_is_part_of_what_is_said_of_it(gold: str, text: str, right: bool) -> None:
+    answer = extract.last(text)
+    assert answer is not None
+    assert compare(gold, answer).equal is right

@@ -133,10 +133,13 @@ def _last_value(tail: str) -> str | None:
     return None if value is None else value[1]
 
 
+_FUNCTION = re.compile(r"\s*\\(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|lg|exp)(?![a-z])")
+
+
 def _behind_equals(formula: str) -> str:
     """What stands behind the last "=" of a formula that is in no braces, brackets or environment. <=, >= and != are not
     "=", and neither is \\not=; an arrow (=>) separates too."""
-    depth, start = 0, 0
+    depth, start, side = 0, 0, 0
     for match in _NESTING.finditer(formula):
         token = match[0]
         if token in ("{", "(", "[", r"\{", r"\begin") or token.startswith(r"\left"):
@@ -144,8 +147,9 @@ def _behind_equals(formula: str) -> str:
         elif token in ("}", ")", "]", r"\}", r"\end") or token.startswith(r"\right"):
             depth = max(0, depth - 1)
         elif token in ("=", "==", ":=", "=>", "<=>") and depth == 0:
-            start = match.end()
-    return formula[start:]
+            side, start = start, match.end()
+    # What a sine is says nothing of a cosine: the name stays where it is that of a function.
+    return formula[side if _FUNCTION.match(formula[side:start]) else start :]
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
