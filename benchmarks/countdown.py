@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from r1v0.base.stats import mean
+from r1v0.base.means import mean
 from r1v0.report import plot_groups
 from r1v0.runs import records, runlog
 
@@ -155,7 +155,8 @@ def arrow(rows: Sequence[dict[str, Any]], key: str) -> str:
 def means(groups: dict[str, list[Path]]) -> list[str]:
     """Mean and range over the seeds of each setting."""
     lines = [
-        "| setting | accuracy at the end (lowest to highest) | hard | hard, times its start | length, times its start |",
+        "| setting | accuracy at the end (lowest to highest) | hard | hard, times its start | length, times "
+        "its start |",
         "|---|---|---|---|---|",
     ]
     for label, folders in groups.items():

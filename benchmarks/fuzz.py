@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 10
 LONGEST = {"extraction": 150, "config": 4000}  # bytes of an input, of others 2000; patterns take time by the square
 
-# Inputs of each target, in thousands out of 1050: by how much can go wrong there and how long one takes, the longest first.
+# Inputs of each target, in thousands out of 1050: by how much can go wrong there and how long one takes, the longest
+# first.
 SHARES = {
     "extraction": 40, "countdown": 340, "numbers": 180, "symbolic": 5, "config": 80, "set": 80, "data": 75, "run": 60,
     "answers": 40, "verify": 75, "model": 75,

@@ -212,5 +212,8 @@ def gradients(bench: Bench, rows: list[Row]) -> None:
     for dtype, most in ((torch.float32, 1e-3), (torch.bfloat16, 1e-1)):
         for recompute in (False, True):
             found = gradient(dtype, bench.device, recompute)
-            label = f"gradient, relative error to the CPU's, {_name(dtype)}{', activations recomputed' if recompute else ''}"
+            label = (
+                "gradient, relative error to the CPU's, "
+                f"{_name(dtype)}{', activations recomputed' if recompute else ''}"
+            )
             at_most(rows, label, relative(found, expected), "", most)

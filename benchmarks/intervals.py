@@ -169,24 +169,34 @@ def page(runs: int, seed: int) -> str:
         [
             "# How often the intervals hold the truth",
             "",
-            "`ci_low` to `ci_high` and `gain_low` to `gain_high` are meant to hold the truth in 95 of 100 evaluations. The truth is that of",
-            "all problems of the kind, of which the dataset is a sample. Here are simulated evaluations of problems whose truth is known:",
+            "`ci_low` to `ci_high` and `gain_low` to `gain_high` are meant to hold the truth in 95 of 100 "
+            "evaluations. The truth is that of",
+            "all problems of the kind, of which the dataset is a sample. Here are simulated evaluations of "
+            "problems whose truth is known:",
             f"{runs:,} of each case, seed {seed}, written by",
             "",
             f"    python benchmarks/intervals.py --runs {runs} --seed {seed}",
             "",
-            "The gain's interval is Tango's score interval for paired differences (Statistics in Medicine 17, 1998), the accuracy's is",
-            "Wilson's. Both reckon with the effective number of samples (`stats.py`): more samples of a problem tell less than more",
-            "problems. Wald's is mean ∓ 1.96 standard errors of the differences; it is [0, 0] where no problem changed. Widths are means.",
+            "The gain's interval is Tango's score interval for paired differences (Statistics in Medicine "
+            "17, 1998), the accuracy's is",
+            "Wilson's. Both reckon with the effective number of samples (`stats.py`): more samples of a "
+            "problem tell less than more",
+            "problems. Wald's is mean ∓ 1.96 standard errors of the differences; it is [0, 0] where no "
+            "problem changed. Widths are means.",
             "",
             table(CASES, runs, seed),
             "",
-            f"The gain is held in at least {100 * LEAST:.0f} % of the runs of each case (a test), and in nearly all where few problems",
-            "change: its interval is wide there because there is little to learn from. With one sample per problem it holds 0 exactly where",
-            "McNemar's test finds no difference. Wilson's interval of one accuracy moves around 95 % as the binomial distribution jumps, and",
-            "holds least where about one right answer is expected in the whole dataset (Brown, Cai and DasGupta, Statistical Science 16, 2001).",
+            f"The gain is held in at least {100 * LEAST:.0f} % of the runs of each case (a test), and in "
+            "nearly all where few problems",
+            "change: its interval is wide there because there is little to learn from. With one sample per "
+            "problem it holds 0 exactly where",
+            "McNemar's test finds no difference. Wilson's interval of one accuracy moves around 95 % as the "
+            "binomial distribution jumps, and",
+            "holds least where about one right answer is expected in the whole dataset (Brown, Cai and "
+            "DasGupta, Statistical Science 16, 2001).",
             "",
-            "What no problem at hand shows, no interval can hold: here one problem in 20 is solved wholly, and in a fifth of the runs none",
+            "What no problem at hand shows, no interval can hold: here one problem in 20 is solved wholly, "
+            "and in a fifth of the runs none",
             "of those is among the 30, while 32 samples of each of the others agree.",
             "",
             table(UNSEEN, runs, seed),

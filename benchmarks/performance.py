@@ -5,8 +5,9 @@
     python benchmarks/performance.py --quick --out DIR  every case in a toy size: does everything run?
     python benchmarks/performance.py --report           table and plot once more, from the measurements that are there
 
-Each case writes CASE.json after every measurement, and replaces what an earlier run of that case left. Nothing else should run
-meanwhile: `cpu_s` below `seconds` x threads tells where something did. One process, contenders in turns, medians.
+Each case writes CASE.json after every measurement, and replaces what an earlier run of that case left. Nothing else
+should run meanwhile: `cpu_s` below `seconds` x threads tells where something did. One process, contenders in turns,
+medians.
 """
 
 import argparse

@@ -42,7 +42,8 @@ def heading(found: dict[str, Any]) -> str:
         about = value["about"]
         peers = ", ".join(f"{peer} {version}" for peer, version in about["peers"].items() if version)
         text = (
-            f"{about['cpu']}, up to {about['threads']} of {about['cpu_count']} cores, torch {about['packages']['torch']}, "
+            f"{about['cpu']}, up to {about['threads']} of {about['cpu_count']} cores, torch "
+            f"{about['packages']['torch']}, "
             f"{peers or 'no peers'}, commit {(about['git_commit'] or 'unknown')[:12]}, {value['rounds']} rounds"
             + (" (a quick run: toy sizes, the figures mean nothing)" if value["quick"] else "")
         )
@@ -82,8 +83,10 @@ def layout(rows: Rows) -> str:
             table.append((setting, name, *cells_))
     heads = ("lengths", "layout", "seconds", "positions / tokens", "time", "gradient apart")
     note = (
-        "Forward and backward of the same completions; gradients against the packed one's, largest difference over largest "
-        "entry. Draw 733 has the tokens and the padding of the first comparison (11,582; 3.89). Median of the draws (least to greatest): "
+        "Forward and backward of the same completions; gradients against the packed one's, largest "
+        "difference over largest "
+        "entry. Draw 733 has the tokens and the padding of the first comparison (11,582; 3.89). Median of "
+        "the draws (least to greatest): "
         + ", ".join(f"{name} {statistics.median(x):.2f}x ({min(x):.2f} to {max(x):.2f})" for name, x in ratios.items())
         + "."
     )
@@ -178,7 +181,7 @@ SECTIONS: dict[str, Callable[[Rows], str]] = {
     ),
     "step": compared(
         "A whole GRPO step",
-        "Sampling, rewards, gradient, update: 128 completions, micro-batches of 16 in TRL. bfloat16 is TRL's default, as "
+        "Sampling, rewards, gradient, update: 128 completions, micro-batches of 16 in TRL. bfloat16 is TRL's " "default, as "
         "autocast on float32 weights; in r1v0 it is bfloat16 weights beside float32 masters.",
     ),
     "layout": layout,

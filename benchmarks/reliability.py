@@ -19,7 +19,8 @@ def main() -> None:
     lines = [
         "# Long tests of reliability",
         "",
-        "What each fault does to a run, and the short test that shows it, is in [docs/reliability.md](../docs/reliability.md).",
+        "What each fault does to a run, and the short test that shows it, is in "
+        "[docs/reliability.md](../docs/reliability.md).",
         "These tests take minutes. Their records are the JSON files beside this page, from which",
         "`python benchmarks/reliability.py` makes it.",
     ]
@@ -43,9 +44,12 @@ def kills(found: dict[str, Any]) -> list[str]:
         "equal" if found["equal"] else f"**not equal** ({', '.join(found['different']) or 'kills were left over'})"
     )
     return [
-        f"{found['date']}: {found['kills']} SIGKILL and {found['terms']} SIGTERM at random moments of one run of {found['steps']} steps",
-        f"(seed {found['seed']}), which each time went on by `--resume`. At the end it and a run that nobody touched are {verdict}:",
-        f"{', '.join(found['compared'])}, times aside. {found['seconds_undisturbed']:.0f} s undisturbed, {found['seconds']:.0f} s for both.",
+        f"{found['date']}: {found['kills']} SIGKILL and {found['terms']} SIGTERM at random moments of one run "
+        f"of {found['steps']} steps",
+        f"(seed {found['seed']}), which each time went on by `--resume`. At the end it and a run that nobody "
+        f"touched are {verdict}:",
+        f"{', '.join(found['compared'])}, times aside. {found['seconds_undisturbed']:.0f} s undisturbed, "
+        f"{found['seconds']:.0f} s for both.",
         f"Found in the folder after kills: {left or 'nothing half done'}.",
     ]
 
@@ -75,11 +79,14 @@ def mutants(found: dict[str, Any]) -> list[str]:
         for row in found["survivors"]
     ]
     return [
-        f"{found['date']}: {found['tried']} of {found['places']} places at which a module's operator, comparison, number or truth",
+        f"{found['date']}: {found['tried']} of {found['places']} places at which a module's operator, "
+        "comparison, number or truth",
         f"value can be changed (seed {found['seed']}), one change at each. **{found['noticed']} of "
         f"{found['tried'] - found['equivalent']} were noticed ({found['share']:.1%})**; {found['equivalent']} more",
-        "cannot be told by any test ([mutants-equivalent.toml](../benchmarks/mutants-equivalent.toml) has the reasons).",
-        f"{found['seconds'] / 60:.0f} minutes, {found['machine']}; cosmic-ray {found['cosmic_ray']}, Python {found['python']}.",
+        "cannot be told by any test ([mutants-equivalent.toml](../benchmarks/mutants-equivalent.toml) has "
+        "the reasons).",
+        f"{found['seconds'] / 60:.0f} minutes, {found['machine']}; cosmic-ray {found['cosmic_ray']}, Python "
+        f"{found['python']}.",
         "",
         markdown_table(("module", "noticed", "ended by time", "not noticed", "cannot be told"), rows, left=1),
         "",

@@ -1,9 +1,8 @@
 """How costs grow: with completion length, group size, rows decoded at a time, and tokens trained. Needs r1v0 alone.
 
-lengths   seconds a sampled token for completions of 128 to 8000 tokens, 16 at a time
-groups    the same completions as 64 groups of 1 to 1 group of 64, over prompts of 512 tokens
-rows      1 to 256 completions at a time
-memory    peak of sampling against the tokens in the cache, and of training against the tokens of a micro-batch, each in a
+lengths   seconds a sampled token for completions of 128 to 8000 tokens, 16 at a time groups    the same completions
+as 64 groups of 1 to 1 group of 64, over prompts of 512 tokens rows      1 to 256 completions at a time memory
+peak of sampling against the tokens in the cache, and of training against the tokens of a micro-batch, each in a
           process of its own
 """
 

@@ -31,8 +31,8 @@ SAMPLES = "soak.jsonl"
 WARM = 20  # steps before memory is held against anything
 SPAN = 20  # steps of a median
 GROWTH = 0.05
-# A falling rate: at the constant one of the 80-step preset, accuracy swings by .05 over 300 steps (docs/log.md). And the
-# symbolic grader beside the task's own (weight 0), so that there are grading processes to count.
+# A falling rate: at the constant one of the 80-step preset, accuracy swings by .05 over 300 steps (docs/log.md). And
+# the symbolic grader beside the task's own (weight 0), so that there are grading processes to count.
 SETTINGS = [
     "optimizer.schedule=cosine",
     "checkpoints.every=50",
@@ -150,7 +150,8 @@ def judge(samples: Sequence[dict[str, int]], evals: Sequence[dict[str, Any]]) ->
     found: dict[str, dict[str, Any]] = {
         "resident memory": {
             "ok": growth < GROWTH,
-            "text": f"{first / 1e6:.0f} MB after step {WARM}, {last / 1e6:.0f} MB at the end: {growth:+.1%} (limit {GROWTH:+.0%})",
+            "text": f"{first / 1e6:.0f} MB after step {WARM}, {last / 1e6:.0f} MB at the end: {growth:+.1%} (limit "
+            f"{GROWTH:+.0%})",
         }
     }
     for name, key in (("file handles", "handles"), ("child processes", "children"), ("threads", "threads")):
@@ -158,7 +159,8 @@ def judge(samples: Sequence[dict[str, int]], evals: Sequence[dict[str, Any]]) ->
         at_first, at_last = min(values[:SPAN]), min(values[-SPAN:])
         found[name] = {
             "ok": at_first == at_last,
-            "text": f"{at_first} after step {WARM}, {at_last} at the end; {min(values)} to {max(values)} at any time between",
+            "text": f"{at_first} after step {WARM}, {at_last} at the end; {min(values)} to {max(values)} at any time "
+            "between",
         }
     found["held-out accuracy"] = {
         "ok": end["ci_high"] >= best["accuracy"],

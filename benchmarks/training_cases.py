@@ -1,6 +1,7 @@
 """What training costs: layouts of a batch, flat groups, and the memory of the logprob head. Needs r1v0 alone.
 
-layout  the same 40 sequences (lognormal, mean about 300, at most 2000 tokens) as padded rows in data order, as sorted bins
+layout  the same 40 sequences (lognormal, mean about 300, at most 2000 tokens) as padded rows in data order, as
+sorted bins
         of a token budget, and packed: one model, one attention, one head; only the padding differs. How much there is
         to pad depends on the longest few, so several draws of the lengths are measured
 sparse  a training step with 0, 25 and 50 % flat groups, that drops them and that computes them
@@ -39,7 +40,8 @@ Weighed = tuple[Rollout, float, float]
 
 
 def layout(work: Work, rounds: int, record: Record, count: int, longest: int, draws: Sequence[int]) -> None:
-    """Seconds of forward and backward in three layouts, and how far their gradients are apart, for each draw of lengths."""
+    """Seconds of forward and backward in three layouts, and how far their gradients are apart, for each draw of
+    lengths."""
     for draw in draws:
         _layout(work, rounds, record, lognormal_rollouts(count, longest, work.policy.model.config.vocab, draw), draw)
 
@@ -76,8 +78,8 @@ def _layout(work: Work, rounds: int, record: Record, sequences: list[Weighed], d
 
 
 def lognormal_rollouts(count: int, longest: int, vocab: int, seed: int = 0) -> list[Weighed]:
-    """Made-up completions with prompts of their own; the lognormal lengths are those of both together, and a token's weight
-    is that of a token mean."""
+    """Made-up completions with prompts of their own; the lognormal lengths are those of both together, and a token's
+    weight is that of a token mean."""
     rng = random.Random(seed)
     lengths = [
         max(8, min(longest, round(rng.lognormvariate(math.log(190 * longest / 2000), 0.95))) - PROMPT)
@@ -104,8 +106,9 @@ def length(item: Weighed) -> int:
 
 
 def padded(items: list[Weighed]) -> Batch:
-    """Rows filled up to the longest one behind their ends, where causal attention keeps the filling out of all that is
-    real. Its advantage is 0, so it adds nothing to the gradient; but the head runs on it, as it does in trainers that pad."""
+    """Rows filled up to the longest one behind their ends, where causal attention keeps the filling out of all that
+    is real. Its advantage is 0, so it adds nothing to the gradient; but the head runs on it, as it does in trainers
+    that pad."""
     widest = max(map(length, items))
     filled = []
     for source, advantage, weight in items:
@@ -179,7 +182,8 @@ def head(rounds: int, record: Record, rows: int, vocab: int, hidden: int = 896) 
 
 
 def measure_head(name: str, rows: int, vocab: int, hidden: int) -> dict[str, float]:
-    """What one child measures: bytes above the inputs at the peak, of which the two gradients, and the sum of the head's."""
+    """What one child measures: bytes above the inputs at the peak, of which the two gradients, and the sum of the
+    head's."""
     torch.manual_seed(0)
     states = torch.randn(rows, hidden, dtype=torch.bfloat16).requires_grad_()
     weight = torch.randn(vocab, hidden, dtype=torch.bfloat16).mul_(0.02).requires_grad_()

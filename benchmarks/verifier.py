@@ -3,7 +3,8 @@
     python benchmarks/verifier.py [--shared FOLDER] [--pairs]     8 minutes on two busy cores; 20 with --pairs
 
 FOLDER/data/math500_test.jsonl holds MATH-500 with the columns answer and solution (default: ../shared beside the
-project). --pairs also compares every two different gold answers of MATH-500 (45,150 pairs) and lists those judged equal.
+project). --pairs also compares every two different gold answers of MATH-500 (45,150 pairs) and lists those judged
+equal.
 """
 
 import argparse
@@ -50,8 +51,8 @@ def main() -> None:
     print(arguments.out.read_text())
 
 
-# Pairs of different gold answers that may be judged equal, read by hand: they differ in writing, or in what an answer may
-# leave out (a unit, the degree or dollar sign, the base, the brackets of a pair, "x =").
+# Pairs of different gold answers that may be judged equal, read by hand: they differ in writing, or in what an answer
+# may leave out (a unit, the degree or dollar sign, the base, the brackets of a pair, "x =").
 ACCEPTED = [
     ("(-2,1)", "-2,1"),
     ("-2,1", "1,-2"),
@@ -117,7 +118,8 @@ brackets of a pair, `x =`. Wrongly equal: {wrong or "none"}."""
 
 
 def throughput(rows: list[dict[str, str]]) -> str:
-    """Answers a second, for what a policy writes: each gold answer with another one, rewritten so that no cache helps."""
+    """Answers a second, for what a policy writes: each gold answer with another one, rewritten so that no cache
+    helps."""
     rng = random.Random(0)
     lines = []
     with Verifier(MATH) as verifier:

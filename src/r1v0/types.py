@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from r1v0.base.stats import is_flat
+from r1v0.base.means import is_flat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,10 +57,10 @@ class Completion:
 @dataclass(frozen=True, slots=True)
 class Score:
     """A verdict. `reward` is what GRPO sees; `correct` is what accuracy counts (right answer, by equivalence);
-    `strict` is plain string equality, recorded beside it. `parts` are the named rewards before weighting.
-    `failure` tells a verdict that grading could not reach ("timeout" | "crash"), and `why` in words; the reward is then 0.
-    `correct_boxed` and `correct_last` are `correct` under either `reward.extraction`: in evaluations, for rewards that
-    read an answer in both ways; else None."""
+    `strict` is plain string equality, recorded beside it. `parts` are the named rewards before weighting. `failure`
+    tells a verdict that grading could not reach ("timeout" | "crash"), and `why` in words; the reward is then 0.
+    `correct_boxed` and `correct_last` are `correct` under either `reward.extraction`: in evaluations, for rewards
+    that read an answer in both ways; else None."""
 
     reward: float
     correct: bool
@@ -123,8 +123,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """One evaluation of one dataset. Lengths in tokens; `ci_low`, `ci_high` bound `accuracy` at 95 %. `accuracy_boxed` and
-    `accuracy_last` are accuracies under either `reward.extraction`; None where the reward reads answers in one way."""
+    """One evaluation of one dataset. Lengths in tokens; `ci_low`, `ci_high` bound `accuracy` at 95 %.
+    `accuracy_boxed` and `accuracy_last` are accuracies under either `reward.extraction`; None where the reward reads
+    answers in one way."""
 
     dataset: str
     problems: int

@@ -1,4 +1,5 @@
-"""A hub that cannot be reached, a cache that cannot be written: one line at once, and whatever needs neither goes on."""
+"""A hub that cannot be reached, a cache that cannot be written: one line at once, and whatever needs neither goes
+on."""
 
 import errno
 import os
@@ -132,7 +133,8 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch
         resolve_model("a/b")
     kind = type(error).__name__
     assert str(caught.value) == (
-        f"model 'a/b' cannot be kept in the hub's cache ({kind}: {error}): set HF_HOME to a folder with room that can be written"
+        f"model 'a/b' cannot be kept in the hub's cache ({kind}: {error}): set HF_HOME to a folder with room "
+        "that can be written"
     )
     monkeypatch.setattr(datasets, "load_dataset_builder", download)
     monkeypatch.setattr(hub, "unreachable", lambda dataset: False)

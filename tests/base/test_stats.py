@@ -7,10 +7,10 @@ import random
 import pytest
 
 from benchmarks import intervals
+from r1v0.base.means import mean
 from r1v0.base.stats import (
     accuracy_interval,
     majority_correct,
-    mean,
     paired_difference,
     pass_at_k,
     powers_up_to,
@@ -177,9 +177,9 @@ def score(won: float, lost: float, n: float, difference: float) -> float:
 
 
 def test_the_paired_interval_of_several_samples_by_hand() -> None:
-    """Differences 1, 0, 0, 1/2 of two samples each. Won 7/16 and lost 1/16 of the pairs, so a pair varies by 1/2 - 9/64 =
-    23/64; squares of the differences 11/16, with two made-up ones 11/16 + 46/64 = 45/32. That is the spread of
-    4 x 6 x 23/64 / (45/32) = 92/15 pairs, and at both bounds Tango's statistic is the normal's quantile."""
+    """Differences 1, 0, 0, 1/2 of two samples each. Won 7/16 and lost 1/16 of the pairs, so a pair varies by 1/2 -
+    9/64 = 23/64; squares of the differences 11/16, with two made-up ones 11/16 + 46/64 = 45/32. That is the spread
+    of 4 x 6 x 23/64 / (45/32) = 92/15 pairs, and at both bounds Tango's statistic is the normal's quantile."""
     before = [[False, False], [False, True], [True, True], [False, False]]
     after = [[True, True], [False, True], [True, True], [False, True]]
     difference, low, high = paired_difference(before, after)

@@ -1,4 +1,5 @@
-"""The judge of the soak run: a leak, a lost worker or a fall of accuracy must not pass. The run itself is `make soak`."""
+"""The judge of the soak run: a leak, a lost worker or a fall of accuracy must not pass. The run itself is `make
+soak`."""
 
 import importlib.util
 import json

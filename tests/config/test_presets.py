@@ -1,5 +1,5 @@
-"""Every preset loads, names what exists and keeps training and evaluation apart; and a step of each is run, with a small
-model and small files in place of the real ones."""
+"""Every preset loads, names what exists and keeps training and evaluation apart; and a step of each is run, with a
+small model and small files in place of the real ones."""
 
 import json
 import logging

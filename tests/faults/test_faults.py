@@ -1,4 +1,5 @@
-"""Faults from outside: a full disk, a folder that cannot be written, clocks, signals, edited settings, a second process.
+"""Faults from outside: a full disk, a folder that cannot be written, clocks, signals, edited settings, a second
+process.
 
 Damaged files are in test_checkpoint.py, stops and kills in test_resume.py, grading processes in test_verifier*.py.
 """

@@ -1,4 +1,5 @@
-"""Resumed equals uninterrupted, bit for bit: a run is stopped at every kind of place, and each time goes on in a new start."""
+"""Resumed equals uninterrupted, bit for bit: a run is stopped at every kind of place, and each time goes on in a new
+start."""
 
 import sys
 from collections import Counter
@@ -56,7 +57,8 @@ VARIATIONS = {**FAST, **SLOW}
 
 @dataclass(frozen=True)
 class Stop:
-    """Where the stop is asked for: steps that are done, who asks, updates of the step that are done, how often by now."""
+    """Where the stop is asked for: steps that are done, who asks, updates of the step that are done, how often by
+    now."""
 
     step: int
     place: str
@@ -180,7 +182,8 @@ KILLS = [
 def test_a_run_killed_between_any_two_writes_equals_the_undisturbed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of an evaluation that no checkpoint stands behind, half a row is torn off besides: one dataset has its row then."""
+    """Of an evaluation that no checkpoint stands behind, half a row is torn off besides: one dataset has its row
+    then."""
     config = resolve("countdown", sets=[*SMALL, *SEVERAL, "checkpoints.keep_last=1", "steps=6"])
     begin(config, tmp_path / "whole", monkeypatch)
     part = tmp_path / "part"

@@ -97,7 +97,8 @@ def test_rounding_at_random_is_right_on_average_and_exact_where_it_can_be() -> N
 
 @pytest.mark.usefixtures("_installed")
 def test_small_updates_survive_without_masters() -> None:
-    """150 updates of 1e-6 move bfloat16 weights near 0.02 by 1.5e-4 on average, though each is a 60th of half a step."""
+    """150 updates of 1e-6 move bfloat16 weights near 0.02 by 1.5e-4 on average, though each is a 60th of half a
+    step."""
     model = wide_model()
     name = "layers.0.gate_up.weight"
     model.get_parameter(name).data.fill_(0.02)
@@ -185,8 +186,8 @@ def test_a_missing_package_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) ->
 def test_it_learns(dtype: torch.dtype) -> None:
     """A text by heart in 40 updates, as fast as with float32 states: from ln 80 = 4.4 nats a token to under 0.1.
 
-    The rate is one at which the loss falls smoothly: at 0.01 it goes up and down until the end, and what it is at a given
-    update depends on rounding, on every processor and with either kind of states.
+    The rate is one at which the loss falls smoothly: at 0.01 it goes up and down until the end, and what it is at a
+    given update depends on rounding, on every processor and with either kind of states.
     """
     tokens = [5, 9, 2, 77, 31, 8, 8, 60, 1]
     batch = pack([(rollout([3, 4], tokens, 1.0), 1.0, 1 / len(tokens))])

@@ -106,7 +106,8 @@ def test_cispo_caps_the_weight_at_5() -> None:
 
 
 def test_gspo_gives_all_tokens_of_a_sequence_its_gradient() -> None:
-    """Unclipped: A's ratio is 0.909 < 1 with A > 0; every token gets -ratio a / (2 * 3). B (A < 0, below) is clipped."""
+    """Unclipped: A's ratio is 0.909 < 1 with A > 0; every token gets -ratio a / (2 * 3). B (A < 0, below) is
+    clipped."""
     a, ratio_a = ADVANTAGE_STD, 0.75 ** (1 / 3)
     assert gradient("gspo") == pytest.approx([-ratio_a * a / 6] * 3 + [0, 0], rel=1e-5)
 

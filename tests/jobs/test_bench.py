@@ -31,7 +31,8 @@ def work(folder: Path) -> workload.Work:
 
 
 def test_the_random_model_has_5_m_parameters() -> None:
-    """Embeddings 4096 x 256; six blocks of 256 x 512 + 512 (qkv), 256 x 256, 3 x 256 x 704, and two norms; a last norm."""
+    """Embeddings 4096 x 256; six blocks of 256 x 512 + 512 (qkv), 256 x 256, 3 x 256 x 704, and two norms; a last
+    norm."""
     shape = Shape(parse_config(workload.RANDOM_5M, "test"), "")
     assert shape.parameters == 4096 * 256 + 6 * (131_584 + 65_536 + 540_672 + 512) + 256 == 5_478_656
 

@@ -146,7 +146,8 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGKILL]
 )
 def test_a_process_that_is_stopped_loses_no_answer(number: signal.Signals, real: Path, tmp_path: Path) -> None:
-    """A real one; whatever the signal, no line that was there goes, and the end is that of an undisturbed evaluation."""
+    """A real one; whatever the signal, no line that was there goes, and the end is that of an undisturbed
+    evaluation."""
     out = tmp_path / "eval"
     process = subprocess.Popen([*REAL, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:

@@ -66,7 +66,8 @@ def test_shared_prompts_give_what_repeated_ones_give(
 
 
 def test_bfloat16_is_rounded_at_the_ends_only() -> None:
-    """Scores, probabilities and sums are float32: what is left is the rounding of the output and of each gradient (2^-8)."""
+    """Scores, probabilities and sums are float32: what is left is the rounding of the output and of each gradient
+    (2^-8)."""
     rounded = [x.detach().bfloat16().requires_grad_() for x in inputs()]
     exact = [x.detach().float().requires_grad_() for x in rounded]
     found, expected = packed(cu_seqlens(), torch.tensor(PARENTS))(0, *rounded), by_formula(*exact)

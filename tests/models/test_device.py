@@ -82,7 +82,8 @@ def test_bfloat16_that_is_emulated_is_said_so_in_one_line(
     monkeypatch.setattr(device, "bfloat16_cost", lambda: 4.52)
     choose(config_of(f"{key}.dtype=bfloat16"))
     assert capsys.readouterr().err == (
-        f"r1v0: {key}.dtype=bfloat16: this CPU emulates bfloat16, a matrix product takes 4.5 times as long as in float32; "
+        f"r1v0: {key}.dtype=bfloat16: this CPU emulates bfloat16, a matrix product takes 4.5 times as long as "
+        "in float32; "
         f"{key}.dtype={instead} is faster\n"
     )
     monkeypatch.setattr(device, "bfloat16_cost", lambda: 0.5)

@@ -1,4 +1,5 @@
-"""Fast operators that raise, or return something else, wherever they stand: left out, told once, and the run goes on."""
+"""Fast operators that raise, or return something else, wherever they stand: left out, told once, and the run goes
+on."""
 
 import contextlib
 import json
@@ -190,8 +191,8 @@ def test_a_gpu_whose_layer_kernels_fail_has_pytorchs(monkeypatch: pytest.MonkeyP
 
 
 def buckets_on_a_gpu(fault: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Buckets, Tensor]:
-    """`Buckets` of a step that draws token + 1 + position, with the logprob -token, for six rows alive and two dead ones.
-    What it needs of torch.cuda is replaced: capturing changes nothing, and replaying does what the step does."""
+    """`Buckets` of a step that draws token + 1 + position, with the logprob -token, for six rows alive and two dead
+    ones. What it needs of torch.cuda is replaced: capturing changes nothing, and replaying does what the step does."""
     state, results = torch.zeros(5, 8, dtype=torch.int64), list[Tensor]()
     state[0], state[4, :6] = torch.arange(8), 1
 

@@ -1,4 +1,5 @@
-"""A model in bfloat16 on whatever processor this is: `make test-cpus` runs it with parts of the processor switched off."""
+"""A model in bfloat16 on whatever processor this is: `make test-cpus` runs it with parts of the processor switched
+off."""
 
 from dataclasses import replace
 
@@ -52,7 +53,8 @@ def logprobs_of(model: Transformer, prompt: list[int], completion: Completion) -
 
 @DTYPES
 def test_sampled_logprobs_are_those_of_a_full_forward_pass(dtype: torch.dtype) -> None:
-    """In bfloat16 they differ by roundings of the logits (2^-9 of each, here and there some of them), not by a weight."""
+    """In bfloat16 they differ by roundings of the logits (2^-9 of each, here and there some of them), not by a
+    weight."""
     model = model_of(dtype)
     for prompt, completions in zip(PROMPTS, drawn(model), strict=True):
         for completion in completions:

@@ -1,7 +1,7 @@
 """Properties that hold for whatever comes: packing, weights, splits, scheduling, answers, logs, random numbers.
 
-Examples are few and the same ones each time; benchmarks/fuzz.py is where numbers are large. That a config reads back equal
-is in tests/config/test_config.py, that a planted box is found in tests/tasks/test_rewards_extract.py.
+Examples are few and the same ones each time; benchmarks/fuzz.py is where numbers are large. That a config reads back
+equal is in tests/config/test_config.py, that a planted box is found in tests/tasks/test_rewards_extract.py.
 """
 
 import math

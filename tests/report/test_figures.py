@@ -31,7 +31,8 @@ from r1v0.report import (
 )
 from r1v0.report.series import Curve, aggregate, datasets, load, smooth, smoothing_width
 from r1v0.rollouts.evaluate import Gain
-from r1v0.runs.health import WATCHERS, Alarm
+from r1v0.runs.health import Alarm
+from r1v0.runs.watchers import WATCHERS
 from r1v0.tasks.grading.pool import Counters
 from r1v0.trainer.metrics import step_row
 from r1v0.types import Completion, EvalResult, Group, Problem, Prompt, Rollout, Score
@@ -370,7 +371,8 @@ def test_a_figure_that_fails_leaves_the_old_one(run: Path, monkeypatch: pytest.M
 
 def test_figures_need_neither_pyplot_nor_torch(run: Path) -> None:
     code = (
-        f"import sys; from r1v0.report import plot; assert 'matplotlib' not in sys.modules and 'rich' not in sys.modules;"
+        "import sys; from r1v0.report import plot; assert 'matplotlib' not in sys.modules and 'rich' not in "
+        "sys.modules;"
         f"r = __import__('pathlib').Path({str(run)!r}); plot([r], r / 'c.png');"
         f"print(sorted({{'torch', 'matplotlib.pyplot', 'rich'}} & set(sys.modules)))"
     )

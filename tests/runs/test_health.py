@@ -1,4 +1,5 @@
-"""Watchers of collapse over made-up and real rows: each fires on what it is for, says so plainly, and is silent else."""
+"""Watchers of collapse over made-up and real rows: each fires on what it is for, says so plainly, and is silent
+else."""
 
 import dataclasses
 from pathlib import Path
@@ -8,8 +9,10 @@ import pytest
 
 from r1v0.base.errors import UserError
 from r1v0.config import Config, parse, resolve
-from r1v0.runs.health import START, WATCHERS, WINDOW, Alarm, Watch, watch_rows
+from r1v0.runs.health import Alarm, Watch, watch_rows
+from r1v0.runs.history import START, WINDOW
 from r1v0.runs.records import read_metrics
+from r1v0.runs.watchers import WATCHERS
 from tests.conftest import ROOT
 from tests.run_folders import metrics_row
 
@@ -147,7 +150,8 @@ def test_a_reward_below_0_has_no_share_to_lose() -> None:
 
 
 def test_usual_gradients_are_the_fifty_before_the_window() -> None:
-    """25 of 3 and 25 of 1 have the median 2; one more or less would have 3 or 1. Those of 3 before them do not count."""
+    """25 of 3 and 25 of 1 have the median 2; one more or less would have 3 or 1. Those of 3 before them do not
+    count."""
 
     def norms(spike: float) -> list[dict[str, Any]]:
         values = [3.0] * 55 + [1.0] * 30 + [spike] * 3

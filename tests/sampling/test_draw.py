@@ -64,7 +64,8 @@ def test_a_draw_is_the_first_token_whose_cumulative_probability_exceeds_the_numb
 
 
 def test_a_broken_model_draws_a_token_that_exists_with_a_logprob_that_tells() -> None:
-    """NaN is above every number: without the clamp the token would be past the vocabulary, and the gather would raise."""
+    """NaN is above every number: without the clamp the token would be past the vocabulary, and the gather would
+    raise."""
     tokens, logprobs = draw(torch.full((2, 5), math.nan), torch.tensor([0.0, 0.9]))
     assert tokens.tolist() == [4, 4]
     assert logprobs.isnan().all()

@@ -142,7 +142,8 @@ ENGINES = [
 def test_a_prefill_in_pieces_changes_no_token(
     engine: Engine | None, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prompts of more than a piece, of exactly one, of less; several completions a prompt; slots that are used again."""
+    """Prompts of more than a piece, of exactly one, of less; several completions a prompt; slots that are used
+    again."""
     model = small_model()
     asked = [Request(prompt, [key(0, "long", i, s) for s in range(3)]) for i, prompt in enumerate(LONG)]
     whole = sample(model, asked, settings(5, limit=30))

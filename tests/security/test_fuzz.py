@@ -1,7 +1,7 @@
 """The fuzz run in small: every target on its examples and some hundred mutations of them, the same ones each time.
 
-The million inputs are `make fuzz` (results/reliability-fuzz.json). Here it is shown that targets accept and refuse, and that
-their oracles can fail.
+The million inputs are `make fuzz` (results/reliability-fuzz.json). Here it is shown that targets accept and refuse,
+and that their oracles can fail.
 """
 
 import random

@@ -1,8 +1,8 @@
 """Models, tokenizers, data and rollouts come from strangers: what they may not do to us.
 
-No text is run as code (tests/test_layers.py forbids `eval`, pickles, shells and remote code); whatever else reaches out of
-the process is listed here with its reason. What is read is bounded before it is held. What is graded runs elsewhere, with
-limits and without secrets (tests/tasks/test_verifier.py has the limits and the deadlines).
+No text is run as code (tests/test_layers.py forbids `eval`, pickles, shells and remote code); whatever else reaches
+out of the process is listed here with its reason. What is read is bounded before it is held. What is graded runs
+elsewhere, with limits and without secrets (tests/tasks/test_verifier.py has the limits and the deadlines).
 """
 
 import ast
@@ -336,8 +336,10 @@ def test_nothing_of_a_model_is_used_but_numbers_and_text(folder: Path) -> None:
 # Grading
 
 SECRETS = (
-    "HF_TOKEN HUGGING_FACE_HUB_TOKEN WANDB_API_KEY AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN GITHUB_TOKEN "
-    "OPENAI_API_KEY ANTHROPIC_API_KEY GOOGLE_APPLICATION_CREDENTIALS AZURE_CLIENT_SECRET KUBECONFIG SSH_AUTH_SOCK NETRC "
+    "HF_TOKEN HUGGING_FACE_HUB_TOKEN WANDB_API_KEY AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN "
+    "GITHUB_TOKEN "
+    "OPENAI_API_KEY ANTHROPIC_API_KEY GOOGLE_APPLICATION_CREDENTIALS AZURE_CLIENT_SECRET KUBECONFIG "
+    "SSH_AUTH_SOCK NETRC "
     "DATABASE_URL HTTPS_PROXY PIP_INDEX_URL MY_OWN_SECRET"
 )
 
@@ -350,7 +352,8 @@ def own_reward(tmp_path: Path) -> RewardConfig:
         "import json, os, resource, sys\nfrom r1v0.types import Score\n"
         "def see(problem, text, finished):\n"
         "    limits = [resource.getrlimit(getattr(resource, 'RLIMIT_' + name))[0] for name in ('AS', 'CORE')]\n"
-        "    return Score(1.0, True, extracted=json.dumps([os.getpid(), dict(os.environ), limits, 'torch' in sys.modules]))\n"
+        "    return Score(1.0, True, extracted=json.dumps([os.getpid(), dict(os.environ), limits, 'torch' in "
+        "sys.modules]))\n"
     )
     return RewardConfig(name=f"{path}:see", workers=1, memory_mb=1024)
 

@@ -31,13 +31,16 @@ QUESTIONS = [
 ]
 
 TEMPLATES = {
-    "chatml": "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' "
+    "chatml": "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>' "
     "+ '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
     "a default system turn": "{%- if messages[0]['role'] != 'system' %}\n    {{- '<|im_start|>system\\nBe kind.<|im_end|>\\n' }}\n"
-    "{%- endif %}\n{%- for m in messages %}\n    {{- '<|im_start|>' ~ m.role ~ '\\n' ~ m.content | trim ~ '<|im_end|>\\n' }}\n"
+    "{%- endif %}\n{%- for m in messages %}\n    {{- '<|im_start|>' ~ m.role ~ '\\n' ~ m.content | trim ~ "
+    "'<|im_end|>\\n' }}\n"
     "{%- endfor %}\n{%- if add_generation_prompt %}\n    {{- '<|im_start|>assistant\\n' }}\n{%- endif %}\n",
     "headers, with bos": "{{ bos_token }}{% for m in messages %}{% set c = '<|head|>' + m['role'] + '<|end_head|>\n\n' + "
-    "m['content'] | trim + '<|im_end|>' %}{{ c }}{% endfor %}{% if add_generation_prompt %}{{ '<|head|>assistant<|end_head|>"
+    "m['content'] | trim + '<|im_end|>' %}{{ c }}{% endfor %}{% if add_generation_prompt %}{{ "
+    "'<|head|>assistant<|end_head|>"
     "\n\n' }}{% endif %}",
     "roles must take turns": "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}{% for m in "
     "messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('turns!') }}{% endif %}[INST] "
@@ -47,11 +50,14 @@ TEMPLATES = {
     "namespace, macro, loop control": "{% set ns = namespace(found=false, n=0) %}{% macro turn(m) %}<{{ m.role }}>{{ m.content }}"
     "{% endmacro %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% if ns.found %}{% break %}{% endif %}"
     "{% if m.role == 'x' %}{% continue %}{% endif %}{{ turn(m) }}{% set ns.found = true %}{% endfor %}{{ ns.n }}",
-    "json": "{{ messages | tojson }}{{ messages | tojson(indent=2) }}{{ {'b': 1, 'a': '<ä>'} | tojson(sort_keys=true) }}",
-    "generation": "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}"
+    "json": "{{ messages | tojson }}{{ messages | tojson(indent=2) }}{{ {'b': 1, 'a': '<ä>'} | "
+    "tojson(sort_keys=true) }}",
+    "generation": "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration "
+    "%}{% else %}"
     "U: {{ m.content }}\n{% endif %}{% endfor %}{% generation %}A:{% endgeneration %}",
     "date": "{{ strftime_now('%Y') }} {{ messages[0].content }}",
-    "strings": "{{ messages[0].content.split('\n')[0].strip() | upper }}{{ messages[0]['content'] | length }}{{ unknown }}"
+    "strings": "{{ messages[0].content.split('\n')[0].strip() | upper }}{{ messages[0]['content'] | length }}{{ unknown "
+    "}}"
     "{{ messages[0].content.startswith('W') }}{{ pad_token is defined }}{{ '%s' | format(messages | length) }}",
     "dictionaries": "{% for key, value in messages[0].items() | sort %}{{ key }}={{ value }};{% endfor %}{{ dict(a=1) }}"
     "{% for i in range(3) %}{{ i }}{% endfor %}{{ documents is none }}",

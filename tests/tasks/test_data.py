@@ -426,7 +426,8 @@ def test_files_that_cannot_be_read(tmp_path: Path, file: str, content: bytes, ex
 def test_wrong_columns(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"Question": "a", "Gold": "b", "topic": "c"}])
     assert message(lambda: load(path, question_column="question", answer_column="Gold")) == (
-        f"data.question_column 'question' is not a column of {path}, which has Question, Gold, topic; did you mean 'Question'?"
+        f"data.question_column 'question' is not a column of {path}, which has Question, Gold, topic; did you "
+        "mean 'Question'?"
     )
     assert message(lambda: load(path)) == (
         f"{path} has the columns Question, Gold, topic, but mine needs problem + answer or problem + gold or problem + "

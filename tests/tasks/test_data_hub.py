@@ -58,16 +58,19 @@ def message(call: Callable[[], object]) -> str:
     [
         (
             answered(errors.GatedRepoError, 401),
-            "dataset 'openai/gsm8k' is gated: ask for access at https://huggingface.co/datasets/openai/gsm8k and log in with "
+            "dataset 'openai/gsm8k' is gated: ask for access at https://huggingface.co/datasets/openai/gsm8k "
+            "and log in with "
             f"`hf auth login`, {ELSEWHERE}",
         ),
         (
             answered(errors.RepositoryNotFoundError, 404),
-            f"no dataset 'openai/gsm8k' on the hub that you may read, and no such folder: check the name, log in, {ELSEWHERE}",
+            "no dataset 'openai/gsm8k' on the hub that you may read, and no such folder: check the name, log "
+            f"in, {ELSEWHERE}",
         ),
         (
             answered(errors.HfHubHTTPError, 503),
-            "the hub did not give dataset 'openai/gsm8k' (HfHubHTTPError: 503 from the hub with a second line): try again "
+            "the hub did not give dataset 'openai/gsm8k' (HfHubHTTPError: 503 from the hub with a second "
+            "line): try again "
             f"later, {ELSEWHERE}",
         ),
         (
@@ -81,7 +84,8 @@ def message(call: Callable[[], object]) -> str:
         ),
         (
             errors.OfflineModeIsEnabled("offline mode is enabled"),
-            "no connection to the hub for dataset 'openai/gsm8k' (OfflineModeIsEnabled: offline mode is enabled): connect, "
+            "no connection to the hub for dataset 'openai/gsm8k' (OfflineModeIsEnabled: offline mode is "
+            "enabled): connect, "
             f"{ELSEWHERE}",
         ),
     ],
@@ -98,7 +102,8 @@ def test_each_failure_of_the_hub_has_its_line(
 def test_a_dataset_that_may_be_read_but_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     hub(monkeypatch, RuntimeError("Dataset scripts are no longer supported"), access=None)
     assert message(lambda: load_eval("mine=some/dataset:subset", 0)) == (
-        "dataset 'some/dataset' cannot be read (RuntimeError: Dataset scripts are no longer supported): check its subset "
+        "dataset 'some/dataset' cannot be read (RuntimeError: Dataset scripts are no longer supported): "
+        "check its subset "
         f"(OWNER/NAME:SUBSET), {ELSEWHERE}"
     )
 

@@ -1,4 +1,5 @@
-"""What a file may hold that is no row of text: other encodings, whole columns, nested cells, types of parquet, odd numbers.
+"""What a file may hold that is no row of text: other encodings, whole columns, nested cells, types of parquet, odd
+numbers.
 
 Each is read as it is written or refused by name; nothing is bent into a problem that nobody wrote.
 """
@@ -283,7 +284,8 @@ NUMBERS = [
 @pytest.mark.parametrize(("number", "text"), NUMBERS, ids=[number[:30] for number, _ in NUMBERS])
 @pytest.mark.parametrize("beside", ["", "2", "2.5", '"x"'])
 def test_a_number_keeps_its_digits(tmp_path: Path, number: str, text: str, beside: str) -> None:
-    """Whatever stands in the same column: a reader of tables makes floats of whole numbers that are large or beside one."""
+    """Whatever stands in the same column: a reader of tables makes floats of whole numbers that are large or beside
+    one."""
     rows = [f'{{"question": "a", "answer": {cell}}}' for cell in (number, beside) if cell]
     assert pairs(jsonl(tmp_path / "a.jsonl", *rows))[0] == ("a", text)
     assert pairs(written(tmp_path / "a.json", "[" + ",\n".join(rows) + "]"))[0] == ("a", text)

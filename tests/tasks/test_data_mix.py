@@ -1,4 +1,5 @@
-"""Several datasets as one training set, what the user is told about it, and every mistake in naming them: one clear line."""
+"""Several datasets as one training set, what the user is told about it, and every mistake in naming them: one clear
+line."""
 
 import logging
 from collections import Counter

@@ -31,7 +31,7 @@ def problem(question: str) -> Problem:
     [
         ("plain", "What is {x}?"),
         ("countdown", "Q: What is {x}? A:"),
-        ("question", "# Question:\nWhat is {x}?\nPlease reason step by step, and put your final answer within \\boxed{}.\n# Answer:\n"),
+        ("question", "# Question:\nWhat is {x}?\nPlease reason step by step, and put your final answer within " "\\boxed{}.\n# Answer:\n"),
         (
             "qwen-boxed",
             "<|im_start|>system\nPlease reason step by step, and put your final answer within \\boxed{}.<|im_end|>\n"

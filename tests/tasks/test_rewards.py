@@ -239,7 +239,8 @@ def test_anything_else_of_the_users_is_told(result: Any) -> None:
 def test_a_users_file_is_loaded_with_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "neighbour_of_reward.py").write_text("VALUE = 0.25\n")
     (tmp_path / "mine_one.py").write_text(
-        "from neighbour_of_reward import VALUE\ndef f(problem, text, finished):\n    return VALUE + (text == problem.answer)\n"
+        "from neighbour_of_reward import VALUE\ndef f(problem, text, finished):\n    return VALUE + (text == "
+        "problem.answer)\n"
     )
     loaded = custom.load(f"{tmp_path}/mine_one.py:f")
     assert loaded(problem("x"), "x", True) == Score(1.25, True)

@@ -31,7 +31,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_run_with_its_own_words_goes_on_without_their_file(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its words stand in config.toml, so that file and folder may be gone; the end equals a run that was not stopped."""
+    """Its words stand in config.toml, so that file and folder may be gone; the end equals a run that was not
+    stopped."""
     own = ["prompt.template=mine.toml", "eval.on=[]"]
     assert main(["train", "--out", "whole", *sets(*own, "steps=2")]) == 0
     assert main(["train", "--out", "part", *sets(*own, "steps=1")]) == 0

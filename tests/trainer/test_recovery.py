@@ -21,7 +21,7 @@ from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.losses import policy_loss
 from r1v0.grpo.optimizer import Optimizer
 from r1v0.models.loading import load
-from r1v0.runs import health, runlog
+from r1v0.runs import health, runlog, watchers
 from r1v0.runs.progress import Progress
 from r1v0.runs.records import read_evals, read_health, read_metrics
 from r1v0.sampling.draw import draw
@@ -51,7 +51,7 @@ def alarm_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def made_up(watch: health.Watch) -> tuple[float, float, str] | None:
         return (1.0, 0.5, "a made-up sign of collapse") if watch.rows[-1]["step"] in steps else None
 
-    kept = {kind: health.WATCHERS[kind] for kind in ("not_finite", "skipped")}
+    kept = {kind: watchers.WATCHERS[kind] for kind in ("not_finite", "skipped")}
     monkeypatch.setattr(health, "WATCHERS", {"made_up": made_up, **kept})
     monkeypatch.setattr(health, "WINDOW", 2)
     return steps

@@ -1,8 +1,8 @@
 """The hub and its cache, where they do not work: one line at once, or what is in the cache.
 
-Decides: whether the hub can be reached is asked once, before `datasets` asks six times within 24 s. If it cannot, the
-libraries are told to work offline, so that a copy in the cache is used. A cache that cannot be written is named as such:
-it is no fault of the network's, and local files need none.
+Decides: whether the hub can be reached is asked once, before `datasets` asks six times within 24 s. If it cannot,
+the libraries are told to work offline, so that a copy in the cache is used. A cache that cannot be written is named
+as such: it is no fault of the network's, and local files need none.
 """
 
 import atexit
@@ -77,7 +77,10 @@ def unwritten(error: BaseException) -> str:
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and (seen.errno in _NOT_WRITTEN or _of_cache(seen)):
-            return f"cannot be kept in the hub's cache ({reason(seen)}): set HF_HOME to a folder with room that can be written"
+            return (
+                f"cannot be kept in the hub's cache ({reason(seen)}): set HF_HOME to a folder with room that can "
+                "be written"
+            )
         seen = seen.__cause__ or seen.__context__
     return ""
 
@@ -103,7 +106,8 @@ def model_failed(name: str, error: Exception) -> UserError:
         )
     if constants.HF_HUB_OFFLINE:
         return UserError(
-            f"model '{name}' is not a folder here nor in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set: "
+            f"model '{name}' is not a folder here nor in the cache {constants.HF_HUB_CACHE}, and "
+            "HF_HUB_OFFLINE is set: "
             "unset it, or give a local folder"
         )
     if full := unwritten(error):

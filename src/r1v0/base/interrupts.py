@@ -15,7 +15,8 @@ from r1v0.base.errors import Interrupted
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], None]]:
-    """Turn SIGINT and SIGTERM into an `Interrupted` at the next place that calls the check. A second one stops at once."""
+    """Turn SIGINT and SIGTERM into an `Interrupted` at the next place that calls the check. A second one stops at
+    once."""
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:

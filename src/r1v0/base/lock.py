@@ -1,9 +1,10 @@
 """One process at a time may write a folder.
 
-Decides: the lock is the kernel's (flock) on a hidden file, so it is gone when its process is, however that ended, and no
-clock is asked. The file names the holder for whoever is turned away. Where a file system has no flock (some network
-mounts), the file alone is the lock: one that a dead process or an earlier boot of this machine left is recognised as
-stale; one of another machine cannot be judged from here and is left to the user. Reading a run needs no lock.
+Decides: the lock is the kernel's (flock) on a hidden file, so it is gone when its process is, however that ended,
+and no clock is asked. The file names the holder for whoever is turned away. Where a file system has no flock (some
+network mounts), the file alone is the lock: one that a dead process or an earlier boot of this machine left is
+recognised as stale; one of another machine cannot be judged from here and is left to the user. Reading a run needs
+no lock.
 """
 
 import errno
@@ -52,7 +53,8 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def _take(folder: Path) -> int:
-    """A descriptor of the folder's lock file, locked. Raises UserError if another process has it, OSError if we cannot write."""
+    """A descriptor of the folder's lock file, locked. Raises UserError if another process has it, OSError if we
+    cannot write."""
     while True:
         number = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -78,7 +80,8 @@ def _lock(number: int, folder: Path) -> None:
             raise
         who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')} since {holder.get('since', '?')}"
         raise UserError(
-            f"{folder} is in use by {who}: let it end or stop it; if you are sure that it is gone, remove {folder / NAME}"
+            f"{folder} is in use by {who}: let it end or stop it; if you are sure that it is gone, remove "
+            f"{folder / NAME}"
         ) from None
 
 
@@ -105,7 +108,8 @@ def _holder(number: int) -> dict[str, Any]:
 
 
 def _stale(holder: dict[str, Any]) -> bool:
-    """Whether a lock file was left behind: by a process of this machine that is gone. Only asked where flock is missing."""
+    """Whether a lock file was left behind: by a process of this machine that is gone. Only asked where flock is
+    missing."""
     if not holder:
         return True  # new, or torn by the crash of its writer
     if holder.get("host") != socket.gethostname():

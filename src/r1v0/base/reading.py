@@ -1,8 +1,8 @@
 """Reading files that strangers wrote: never more than a bound, whatever the file says or expands to.
 
-Decides: one line is at most MAX_LINE bytes, a file at most MAX_FILE after unpacking, so that neither a line of a gigabyte
-nor a gzip bomb can fill the memory. Only regular files are read line by line: a pipe or a device could keep us waiting
-for ever. `TooLarge` is a ValueError, which is what a damaged file raises anyway.
+Decides: one line is at most MAX_LINE bytes, a file at most MAX_FILE after unpacking, so that neither a line of a
+gigabyte nor a gzip bomb can fill the memory. Only regular files are read line by line: a pipe or a device could keep
+us waiting for ever. `TooLarge` is a ValueError, which is what a damaged file raises anyway.
 """
 
 import gzip

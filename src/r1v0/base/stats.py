@@ -1,11 +1,12 @@
 """Statistics of accuracies: intervals that are honest about k samples of the same problem.
 
-Decides: problems are the independent units, samples of one problem are not. Score intervals, which keep a width where
-nothing was right or nothing changed: Wilson's of an accuracy (1927), Tango's of a paired difference (Statistics in
-Medicine 17, 1998), each with the effective number of samples that the spread between problems implies. With one sample
-a problem they are the usual intervals of n, with k they lie between those of n and of n k samples. The spread is that of
-the problems and of two made-up ones as far apart as can be: from a few problems it is often estimated too small, and
-without them 5 problems x 16 samples are covered in 86 % (benchmarks/intervals.py; docs/metrics.md has the table).
+Decides: problems are the independent units, samples of one problem are not. Score intervals, which keep a width
+where nothing was right or nothing changed: Wilson's of an accuracy (1927), Tango's of a paired difference
+(Statistics in Medicine 17, 1998), each with the effective number of samples that the spread between problems
+implies. With one sample a problem they are the usual intervals of n, with k they lie between those of n and of n k
+samples. The spread is that of the problems and of two made-up ones as far apart as can be: from a few problems it is
+often estimated too small, and without them 5 problems x 16 samples are covered in 86 % (benchmarks/intervals.py;
+docs/metrics.md has the table).
 """
 
 import math
@@ -13,28 +14,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from r1v0.base.means import mean
+
 Z95 = 1.959963984540054
-FLAT = 1e-9  # share of the largest value that a difference must exceed to be more than rounding
-LEAST = 1e-6  # values below it count as this large: 0.1 + 0.2 - 0.3 is 5.6e-17 and means 0
 
 MADE_UP = 2
 """Problems added to the spread between problems, each with the variance of a single sample."""
-
-
-def mean(values: Iterable[float]) -> float:
-    """The arithmetic mean; NaN of nothing."""
-    found = list(values)
-    return math.fsum(found) / len(found) if found else math.nan
-
-
-def rounding(values: Sequence[float]) -> float:
-    """The largest difference between such values that says nothing: sums of the same parts differ by less."""
-    return FLAT * max(LEAST, *map(abs, values))
-
-
-def is_flat(values: Sequence[float]) -> bool:
-    """Whether all values are equal but for rounding: 0.1 + 0.2 and 0.3 are."""
-    return max(values) - min(values) <= rounding(values)
 
 
 def accuracy_interval(correct: Sequence[Sequence[bool]]) -> tuple[float, float, float]:
@@ -109,7 +94,8 @@ def unpaired_difference(
 
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """Chance that one of k samples is right, unbiased from `correct` of `samples` (Chen et al., arXiv 2107.03374, eq. 1)."""
+    """Chance that one of k samples is right, unbiased from `correct` of `samples` (Chen et al., arXiv 2107.03374,
+    eq. 1)."""
     return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
 
 

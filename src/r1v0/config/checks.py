@@ -36,7 +36,8 @@ def need_resumable(was: Config, now: Config, where: str = "") -> None:
     ]
     if wrong:
         raise UserError(
-            f"{'; '.join(wrong)}{where}: only {', '.join(MAY_CHANGE)} may change on --resume; start a new run for others"
+            f"{'; '.join(wrong)}{where}: only {', '.join(MAY_CHANGE)} may change on --resume; start a new run "
+            "for others"
         )
 
 

@@ -55,8 +55,8 @@ def resolve(preset: str | None = None, file: Path | None = None, sets: Iterable[
 
 
 def layered(layers: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[Config, dict[str, str]]:
-    """Layers over the built-in defaults, each with a word for where it comes from: the validated config, and that word of
-    every dotted key (DEFAULT where no layer has it). Raises UserError as `resolve` does."""
+    """Layers over the built-in defaults, each with a word for where it comes from: the validated config, and that
+    word of every dotted key (DEFAULT where no layer has it). Raises UserError as `resolve` does."""
     config: Config = Config()
     origins = dict.fromkeys(keys(), DEFAULT)
     for where, layer in layers:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 @dataclass(frozen=True)
 class DataConfig:
     name: str = "countdown-train"
-    """training problems: a dataset's name, several joined by "+" ("math+gsm8k=FILE"), or a name of yours with data.path"""
+    """training problems: a dataset's name, several joined by "+" ("math+gsm8k=FILE"), or a name of yours with
+    data.path"""
     path: str = ""
     """a local file or folder (JSONL or parquet, the hub's own format), or a hub id; empty: the dataset's own place"""
     split: str = ""
@@ -51,7 +52,8 @@ class RewardConfig:
     name: str = "auto"
     """the reward that decides "correct", by name; or FILE.py:FUNCTION for your own; "auto" is the dataset's own"""
     extraction: Literal["boxed", "last"] = "boxed"
-    """what `math` and `gsm8k` read: "boxed" a box, answer tags or ####; "last" also the last value where none is stated"""
+    """what `math` and `gsm8k` read: "boxed" a box, answer tags or ####; "last" also the last value where none is
+    stated"""
     extra: dict[str, float] = field(default_factory=dict)
     """further named rewards with their weights, added to the main one (weight 1)"""
     control: Literal["none", "random"] = "none"
@@ -115,9 +117,11 @@ class OptimizerConfig:
     grad_clip: float = 1.0
     """largest norm of the gradient"""
     micro_batch_tokens: int = 0
-    """tokens trained on at a time (on a CPU by all threads), halved when memory runs out; 0: by free memory. Cannot change the gradient"""
+    """tokens trained on at a time (on a CPU by all threads), halved when memory runs out; 0: by free memory. Cannot
+    change the gradient"""
     moments: Literal["float32", "8bit"] = "float32"
-    """the type of AdamW's moments; 8bit keeps them in a quarter of the memory (needs bitsandbytes), bfloat16 weights then without masters"""
+    """the type of AdamW's moments; 8bit keeps them in a quarter of the memory (needs bitsandbytes), bfloat16 weights
+    then without masters"""
     offload: bool = False
     """keep AdamW's moments and the master weights in CPU memory, and update them there: for a GPU that is too small"""
 
@@ -135,7 +139,8 @@ class ComputeConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where the model lives; auto takes the GPU if there is one"""
     dtype: Literal["auto", "float32", "bfloat16", "fastest"] = "auto"
-    """type of activations: auto is float32 on a CPU and bfloat16 on a GPU, fastest bfloat16 also on a CPU that has it"""
+    """type of activations: auto is float32 on a CPU and bfloat16 on a GPU, fastest bfloat16 also on a CPU that has
+    it"""
     checkpoint_activations: bool = False
     """recompute each layer in the backward pass instead of keeping it: less memory, a third more time"""
 
@@ -225,7 +230,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gspo": dict(surrogate="gspo", aggregation="sequence", advantage_scale="std", clip_low=3e-4, clip_high=4e-4, refill=False),
 }  # fmt: skip
 
-# What a slip of the keyboard must not ask of a machine: each stands for memory, processes or time before the first step.
+# What a slip of the keyboard must not ask of a machine: each stands for memory, processes or time before the first
+# step.
 LARGEST = {
     "steps": 999_999_999,  # a step's name has nine digits at most (runlog.py)
     "threads": 1024,

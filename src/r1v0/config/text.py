@@ -36,7 +36,8 @@ def to_toml(config: Config, origins: Mapping[str, str] | None = None) -> str:
 
 
 def origins_in(text: str, config: Config) -> dict[str, str]:
-    """Where the values of a config come from, as `to_toml` wrote it beside them; a key whose line was changed is left out."""
+    """Where the values of a config come from, as `to_toml` wrote it beside them; a key whose line was changed is
+    left out."""
     found, section = {}, ""
     for line in text.splitlines():
         if line.startswith("[") and line.endswith("]"):

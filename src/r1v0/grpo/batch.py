@@ -39,7 +39,8 @@ def make_updates(groups: Sequence[Group], config: GrpoConfig, max_new_tokens: in
 
 
 def _kept(group: Group, config: GrpoConfig, seed_key: int) -> list[tuple[Rollout, float]]:
-    """A group's rollouts with their advantages; `keep_per_group` of them at random (the original r1-v0 keeps 1 of 4)."""
+    """A group's rollouts with their advantages; `keep_per_group` of them at random (the original r1-v0 keeps 1 of
+    4)."""
     advantages = group_advantages([rollout.score.reward for rollout in group.rollouts], config.advantage_scale)
     pairs = list(zip(group.rollouts, advantages, strict=True))
     if config.keep_per_group:
@@ -138,10 +139,11 @@ def split(batch: Batch, max_tokens: int, device: torch.device | str = "cpu") -> 
 
 
 def deal(batch: Batch, shares: int, equal_keys: float) -> list[Batch]:
-    """The batch's completions, in order, as up to `shares` batches of about equal work; a prompt that two of them need is in both.
+    """The batch's completions, in order, as up to `shares` batches of about equal work; a prompt that two of them
+    need is in both.
 
-    A segment of n tokens after p costs n (1 + (p + n / 2) / equal_keys): `equal_keys` are those that cost a token as much
-    in attention as all matrices do.
+    A segment of n tokens after p costs n (1 + (p + n / 2) / equal_keys): `equal_keys` are those that cost a token as
+    much in attention as all matrices do.
     """
     bounds = batch.cu_seqlens.tolist()
     work = []

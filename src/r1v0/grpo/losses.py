@@ -37,7 +37,8 @@ def ppo(ratio: Tensor, logprobs: Tensor, batch: Batch, config: GrpoConfig) -> Te
 
 
 def cispo(ratio: Tensor, logprobs: Tensor, batch: Batch, config: GrpoConfig) -> Tensor:
-    """-sg(clip(r)) A log p: a clipped weight, but every token keeps its gradient (MiniMax-M1, arXiv 2506.13585, eq. 4)."""
+    """-sg(clip(r)) A log p: a clipped weight, but every token keeps its gradient (MiniMax-M1, arXiv 2506.13585, eq.
+    4)."""
     clipped = ratio.detach().clamp(1 - config.clip_low, 1 + config.clip_high)
     return -clipped * batch.advantages * logprobs
 
@@ -52,7 +53,8 @@ def token_ratio(logprobs: Tensor, batch: Batch) -> Tensor:
 
 
 def sequence_ratio(logprobs: Tensor, batch: Batch) -> Tensor:
-    """(pi(y) / pi_old(y)) ** (1 / |y|), on each token of y, with the token's own gradient (GSPO, arXiv 2507.18071, eq. 5 and 12).
+    """(pi(y) / pi_old(y)) ** (1 / |y|), on each token of y, with the token's own gradient (GSPO, arXiv 2507.18071,
+    eq. 5 and 12).
 
     GSPO-token's form, which equals GSPO's value and gradient when a sequence's advantages are equal: it keeps the
     loss a sum over tokens.

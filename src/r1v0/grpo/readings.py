@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from r1v0.base.stats import mean
+from r1v0.base.means import mean
 from r1v0.grpo.losses import LossReadings
 
 
@@ -43,8 +43,8 @@ class UpdateReadings:
 
 
 def policy_metrics(updates: Sequence[UpdateReadings], lr: float, with_kl: bool) -> dict[str, float]:
-    """The policy/* of a step's row, and tokens/trained: means over trained tokens; loss and gradient norm are means over
-    updates. `with_kl`: there was a reference model."""
+    """The policy/* of a step's row, and tokens/trained: means over trained tokens; loss and gradient norm are means
+    over updates. `with_kl`: there was a reference model."""
     made = [update for update in updates if not update.skipped]
     tokens = sum(sum(update.tokens) for update in made)
     per_token = 1 / tokens if tokens else math.nan

@@ -1,9 +1,9 @@
 """A training step: graded groups become optimizer updates.
 
-Decides: GRPO (DeepSeekMath, arXiv 2402.03300, algorithm 1) without a critic. Deviations from the paper: no KL term and no
-reference model unless `grpo.kl_coef` is set; the sampler's own logprobs are pi_old, so nothing is computed twice; the
-denominator of the loss belongs to the whole update (batch.py). How many tokens are worked on at a time, and on how many
-threads, changes no gradient, and is budget.py's.
+Decides: GRPO (DeepSeekMath, arXiv 2402.03300, algorithm 1) without a critic. Deviations from the paper: no KL term
+and no reference model unless `grpo.kl_coef` is set; the sampler's own logprobs are pi_old, so nothing is computed
+twice; the denominator of the loss belongs to the whole update (batch.py). How many tokens are worked on at a time,
+and on how many threads, changes no gradient, and is budget.py's.
 """
 
 import time
@@ -29,11 +29,13 @@ Check = Callable[[], None]
 
 @dataclass(slots=True)
 class StepInProgress:
-    """A training step from its sampling on. `number` counts from 1; `sampled` are all of its graded groups and `groups` those
-    to train on; `done` its finished updates, in order (the list grows); `cursor` the index of the next step's first problem.
+    """A training step from its sampling on. `number` counts from 1; `sampled` are all of its graded groups and
+    `groups` those to train on; `done` its finished updates, in order (the list grows); `cursor` the index of the
+    next step's first problem.
 
-    `counted` are the verify/* of its metrics; `sample_s` and `verify_s` its seconds, of grading those that sampling did not
-    hide; `began` its begin on this process's clock. Not `sound`, because a sampled logprob is not finite: nothing is updated.
+    `counted` are the verify/* of its metrics; `sample_s` and `verify_s` its seconds, of grading those that sampling
+    did not hide; `began` its begin on this process's clock. Not `sound`, because a sampled logprob is not finite:
+    nothing is updated.
     """
 
     number: int
@@ -54,8 +56,8 @@ class StepInProgress:
 
 
 class Learner:
-    """The model that is trained, its optimizer, and what its loss is held against. `lr_scale` is what a recovery left of the
-    learning rate; `budget` says how many tokens are trained on at a time."""
+    """The model that is trained, its optimizer, and what its loss is held against. `lr_scale` is what a recovery
+    left of the learning rate; `budget` says how many tokens are trained on at a time."""
 
     def __init__(
         self,
@@ -80,8 +82,8 @@ class Learner:
         return make_updates(step.groups, self.config.grpo, self.config.sampling.max_new_tokens, shuffle)
 
     def accumulate(self, batch: Batch, add: "AddGradient", check: Check) -> list[LossReadings]:
-        """Call `add` on each micro-batch of an update, with a model whose gradients it adds to; what it returned. Raises UserError
-        if one completion alone does not fit into memory."""
+        """Call `add` on each micro-batch of an update, with a model whose gradients it adds to; what it returned.
+        Raises UserError if one completion alone does not fit into memory."""
 
         def work(model: Transformer, micro: Batch) -> LossReadings:
             check()
@@ -90,7 +92,8 @@ class Learner:
         return self.budget.accumulate(batch, self.model, self.optimizer.zero_grad, work)
 
     def update(self, micros: Sequence[LossReadings], lr: float, sound: bool) -> UpdateReadings:
-        """Clip the gradient and take AdamW's step; skip it if the loss or the gradient is not finite, or nothing was `sound`."""
+        """Clip the gradient and take AdamW's step; skip it if the loss or the gradient is not finite, or nothing was
+        `sound`."""
         norm = self.optimizer.step(lr, sound and all(micro.loss.isfinite() for micro in micros))
         return UpdateReadings.of(micros, norm)
 
@@ -105,8 +108,8 @@ AddGradient = Callable[[Learner, Transformer, Batch], LossReadings]
 def train_step(learner: Learner, step: StepInProgress, check: Check = lambda: None) -> list[UpdateReadings]:
     """GRPO's whole gradient from a step's graded groups, one optimizer update at a time.
 
-    `step.done` holds the updates that were made before the step was stopped, and gets each that is made now; `check` may
-    raise Interrupted between micro-batches. An update whose loss or gradient is not finite is skipped.
+    `step.done` holds the updates that were made before the step was stopped, and gets each that is made now; `check`
+    may raise Interrupted between micro-batches. An update whose loss or gradient is not finite is skipped.
     """
     lr = learner.learning_rate(step.number)
     for batch in learner.updates(step)[len(step.done) :]:

@@ -48,11 +48,11 @@ def measure(
     progress: Progress,
     against: Path | None = None,
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Evaluate `model` on eval.on under each template, each dataset with its own limits and reward (`settings.asked`); a line
-    for each dataset that says what was used, and the rows of evals.jsonl.
+    """Evaluate `model` on eval.on under each template, each dataset with its own limits and reward
+    (`settings.asked`); a line for each dataset that says what was used, and the rows of evals.jsonl.
 
-    Raises UserError for an unknown model, dataset or template, a reward that cannot read its dataset, or an `out` that holds
-    another evaluation; Interrupted when stopped, with every answer that has ended on disk.
+    Raises UserError for an unknown model, dataset or template, a reward that cannot read its dataset, or an `out`
+    that holds another evaluation; Interrupted when stopped, with every answer that has ended on disk.
     """
 
     def keep(answer: Answer) -> None:
@@ -108,7 +108,10 @@ def _told(name: str, ask: Asked, problems: Sequence[Problem], reward: str, templ
     limits = ask.config.eval
     words = f"template{'s' if len(templates) > 1 else ''} {', '.join(templates)}"
     tokens = f"at most {limits.max_new_tokens} tokens"
-    return f"{name}: {len(problems)} problems x {limits.samples}, {tokens}, reward {reward}, {words}, temperature {limits.temperature:g}"
+    return (
+        f"{name}: {len(problems)} problems x {limits.samples}, {tokens}, reward {reward}, {words}, temperature "
+        f"{limits.temperature:g}"
+    )
 
 
 def _more(name: str, ask: Asked) -> str:
@@ -116,7 +119,10 @@ def _more(name: str, ask: Asked) -> str:
     samples = ask.config.eval.samples
     if samples >= ask.samples:
         return ""
-    return f"{name} has few problems: {ask.samples} answers per problem are recommended (--samples {ask.samples}), and this takes {samples}"
+    return (
+        f"{name} has few problems: {ask.samples} answers per problem are recommended (--samples {ask.samples}), "
+        f"and this takes {samples}"
+    )
 
 
 def read_answers(out: Path) -> list[Answer]:
@@ -148,7 +154,8 @@ def _open(out: Path, plan: dict[str, Any]) -> None:
         different = [key for key, value in plan.items() if held.get(key) != value]
         if different:
             raise UserError(
-                f"{out} holds an evaluation with another {different[0]}: choose another --out, or ask for the same to go on with it"
+                f"{out} holds an evaluation with another {different[0]}: choose another --out, or ask for the "
+                "same to go on with it"
             )
         path = out / ANSWERS
         data = path.read_bytes() if path.exists() else b""

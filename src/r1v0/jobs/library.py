@@ -1,7 +1,8 @@
 """r1v0 from Python: `import r1v0` offers these functions.
 
-Decides: they do what the verbs of the command line do, by the same settings, and leave the same folders. A reward that is
-given as a function is called in this process: it has no deadline and no memory limit; FILE.py:FUNCTION in `reward.name` has.
+Decides: they do what the verbs of the command line do, by the same settings, and leave the same folders. A reward
+that is given as a function is called in this process: it has no deadline and no memory limit; FILE.py:FUNCTION in
+`reward.name` has.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,7 @@ from r1v0.base.keys import key, shuffled
 from r1v0.base.lock import hold
 from r1v0.config import Config, changed, to_toml, validate
 from r1v0.runs import runlog, settings
+from r1v0.runs.claim import claimed
 from r1v0.runs.progress import Progress
 from r1v0.tasks import rewards
 from r1v0.tasks.datasets import DATASETS
@@ -47,8 +49,8 @@ def train(
 ) -> Path:
     """Train, and return the run folder: `out`, or the next free one in runs/.
 
-    `problems` and `held_out` take the place of `data.name` and `eval.on`, `reward` that of `reward.name`. `progress` is told
-    what happens (the terminal, where there is none). Raises UserError and Interrupted, as `r1v0 train` does.
+    `problems` and `held_out` take the place of `data.name` and `eval.on`, `reward` that of `reward.name`. `progress`
+    is told what happens (the terminal, where there is none). Raises UserError and Interrupted, as `r1v0 train` does.
     """
     from r1v0.jobs.train import about
     from r1v0.report.progress import open_progress
@@ -59,7 +61,7 @@ def train(
     trainer = prepare(config)
     trainer.config = located(trainer.config)
     with ExitStack() as stack:
-        folder = Path(out) if out is not None else stack.enter_context(runlog.claimed("run"))
+        folder = Path(out) if out is not None else stack.enter_context(claimed("run"))
         stack.enter_context(hold(folder))
         files = record(trainer.config, folder)
         log = runlog.create(folder, to_toml(trainer.config), about(trainer, files))
@@ -70,15 +72,15 @@ def train(
 def evaluate(
     model: Path | str, on: Sequence[str], *sets: str, out: Path | str | None = None, progress: Progress | None = None
 ) -> list[EvalResult]:
-    """Measure a model (a folder, a run, a hub id or "tiny") on datasets, as `r1v0 eval` does; a result for each dataset. The
-    answers are in `out`, or in the next free runs/eval-001. Raises UserError and Interrupted."""
+    """Measure a model (a folder, a run, a hub id or "tiny") on datasets, as `r1v0 eval` does; a result for each
+    dataset. The answers are in `out`, or in the next free runs/eval-001. Raises UserError and Interrupted."""
     from r1v0.jobs.eval import measure
     from r1v0.report.progress import open_progress
     from r1v0.rollouts.evaluate import result_of
 
     settled = settings.settle(str(model), sets=sets, flags={"on": {"eval": {"on": list(on)}}}, evaluates=True)
     with ExitStack() as stack:
-        folder = Path(out) if out is not None else stack.enter_context(runlog.claimed("eval"))
+        folder = Path(out) if out is not None else stack.enter_context(claimed("eval"))
         shown = stack.enter_context(open_progress(figures=False) if progress is None else progress)
         _, rows = measure(str(model), settled, [settled.config.prompt.template], folder, shown)
     return [result_of(row) for row in rows]

@@ -152,7 +152,8 @@ def train(model: Transformer, seed: int, steps: int, on_progress: OnProgress | N
 
 
 def batches(seed: int) -> Iterator[list[list[int]]]:
-    """The corpus from document 0 on, as token ids, about STEP_TOKENS a batch. Equal lengths lie side by side, for `packed`."""
+    """The corpus from document 0 on, as token ids, about STEP_TOKENS a batch. Equal lengths lie side by side, for
+    `packed`."""
     ids = {token: i for i, token in enumerate(VOCABULARY)}
     index = 0
     while True:
@@ -175,13 +176,15 @@ def document_loss(model: Transformer, documents: list[list[int]]) -> Tensor:
 
 
 def learning_rate_share(step: int, steps: int) -> float:
-    """Of the peak rate: linear warm-up, constant to CONSTANT_SHARE of the steps, then linear to FINAL_SHARE. Steps from 1."""
+    """Of the peak rate: linear warm-up, constant to CONSTANT_SHARE of the steps, then linear to FINAL_SHARE. Steps
+    from 1."""
     done = max(0.0, step / steps - CONSTANT_SHARE) / (1 - CONSTANT_SHARE)
     return min(1.0, step / WARMUP_STEPS, 1 - done * (1 - FINAL_SHARE))
 
 
 def _optimizers(model: Transformer) -> tuple[list[torch.optim.Optimizer], list[nn.Parameter]]:
-    """Muon and AdamW over views of the fused parameters: Muon makes each matrix orthogonal, and qkv is three of them."""
+    """Muon and AdamW over views of the fused parameters: Muon makes each matrix orthogonal, and qkv is three of
+    them."""
     named = [
         (name, nn.Parameter(view.detach())) for name, view in hf_tensors(model.config, dict(model.named_parameters()))
     ]
@@ -202,7 +205,8 @@ def write_folder(model: Transformer, folder: Path, metadata: dict[str, str]) -> 
 
 
 def make_tokenizer() -> Tokenizer:
-    """A token for each word, symbol and whole number; spaces don't count in encoding, and decoding puts readable ones."""
+    """A token for each word, symbol and whole number; spaces don't count in encoding, and decoding puts readable
+    ones."""
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
     words = Regex(r"\\boxed\{|[0-9]+|\w+:?|\S")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(words, behavior="removed", invert=True)

@@ -1,9 +1,11 @@
-"""`r1v0 sample`: one problem put to a model, its answers printed as they come, with verdicts where the right answer is known.
+"""`r1v0 sample`: one problem put to a model, its answers printed as they come, with verdicts where the right answer
+is known.
 
-Decides: answers are printed in order; the others are drawn beside the one that is on the screen, and follow when it ends. On
-a terminal each token is shown at once, into a file or a pipe go whole lines. Half a character (its bytes may be two tokens)
-waits for its other half. The right answer is known if it is given, if the problem is one of countdown's, which says it
-itself, or if an evaluation set of the settings that is at hand without the network has the problem.
+Decides: answers are printed in order; the others are drawn beside the one that is on the screen, and follow when it
+ends. On a terminal each token is shown at once, into a file or a pipe go whole lines. Half a character (its bytes
+may be two tokens) waits for its other half. The right answer is known if it is given, if the problem is one of
+countdown's, which says it itself, or if an evaluation set of the settings that is at hand without the network has
+the problem.
 """
 
 import sys
@@ -41,8 +43,8 @@ def ask(
     gold: str = "",
     heading: str = "",
 ) -> list[Score]:
-    """Print `samples` answers to `question`; their verdicts, if the right answer is known. `heading` goes to standard error
-    before them. Raises UserError."""
+    """Print `samples` answers to `question`; their verdicts, if the right answer is known. `heading` goes to
+    standard error before them. Raises UserError."""
     problem, reward = known(question, config, gold)
     set_threads(config)
     policy = load(resolve_model(model), *choose_sampling(config))

@@ -25,6 +25,7 @@ from r1v0.models.sizes import GIB
 from r1v0.models.tried import outcomes
 from r1v0.report.progress import open_progress
 from r1v0.runs import manifest, runlog
+from r1v0.runs.claim import claimed
 from r1v0.runs.inputs import located, record, restored
 from r1v0.runs.provenance import environment
 from r1v0.runs.settings import Settled, resumed
@@ -42,7 +43,7 @@ def begin(settled: Settled, out: Path | None, name: str) -> None:
     trainer = prepare(settled.config)
     trainer.config = located(trainer.config)
     with ExitStack() as stack:
-        folder = out or stack.enter_context(runlog.claimed(name))
+        folder = out or stack.enter_context(claimed(name))
         stack.enter_context(hold(folder))
         runlog.need_free(folder)
         log = runlog.create(folder, settled.of(trainer.config).toml(), about(trainer, record(trainer.config, folder)))

@@ -74,7 +74,8 @@ def prefilling(
 
 
 def last_queries(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention of the last n tokens of a sequence over all m: q [n, heads, d], k, v [m, kv_heads, d], like q."""
+    """Causal attention of the last n tokens of a sequence over all m: q [n, heads, d], k, v [m, kv_heads, d], like
+    q."""
     kernel = _working_varlen(q, k)
     if kernel is None:
         return _plain(q, k, v)
@@ -115,7 +116,8 @@ def _type(q: Tensor) -> str:
 
 
 def _trial(fast: Callable[[Tensor, Tensor], Attend], q: Tensor, k: Tensor) -> Pairs:
-    """Output and gradients of a prompt with three completions, of more than one block, for heads like those of q and k."""
+    """Output and gradients of a prompt with three completions, of more than one block, for heads like those of q and
+    k."""
     cu_seqlens, parents = torch.tensor([0, 20, 120, 150, 231]), torch.tensor([-1, 0, 0, 0])
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False), torch.enable_grad():
@@ -140,8 +142,8 @@ def by_sequences(cu_seqlens: Tensor, parents: Tensor) -> Attend:
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`last_queries` by PyTorch's plain attention: without a backward pass as fast as by blocks (one thread, 2,048 of 4,096
-    to 16,000 tokens: 0.7 times as long in float32, 0.9 to 1.3 in bfloat16)."""
+    """`last_queries` by PyTorch's plain attention: without a backward pass as fast as by blocks (one thread, 2,048
+    of 4,096 to 16,000 tokens: 0.7 times as long in float32, 0.9 to 1.3 in bfloat16)."""
     n, m = q.shape[0], k.shape[0]
     visible = torch.ones(n, m, dtype=torch.bool, device=q.device).tril(m - n)
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
@@ -165,7 +167,8 @@ def _by_runs(cu_seqlens: Tensor) -> Attend:
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Of n sequences of m tokens. q [n, m, heads, head_dim], k, v [n, m, kv_heads, head_dim] -> [n x m, heads, head_dim]."""
+    """Of n sequences of m tokens. q [n, m, heads, head_dim], k, v [n, m, kv_heads, head_dim] -> [n x m, heads,
+    head_dim]."""
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     return out.transpose(1, 2).flatten(0, 1)
@@ -188,8 +191,8 @@ class _Sequence:
 
 
 def _by_buckets(cu_seqlens: Tensor, parents: Tensor, heads: int, device: torch.device) -> Attend:
-    """Sequences of similar lengths, behind prompts of one length, are gathered, padded at their end, attended together, and
-    what is real taken back.
+    """Sequences of similar lengths, behind prompts of one length, are gathered, padded at their end, attended
+    together, and what is real taken back.
 
     Padding repeats the last token. It stands behind every real token, so the causal mask hides it, and its rows are not
     taken back: its gradient is 0.
@@ -223,8 +226,8 @@ def _by_buckets(cu_seqlens: Tensor, parents: Tensor, heads: int, device: torch.d
 
 
 def _similar(sequences: list[_Sequence], heads: int, device: torch.device) -> Iterator[list[_Sequence]]:
-    """Cut sorted sequences where the prompt has another length, padding would take too large a share of the scores, or a
-    block of queries of all would have too many."""
+    """Cut sorted sequences where the prompt has another length, padding would take too large a share of the scores,
+    or a block of queries of all would have too many."""
     for _, same in groupby(sequences, key=lambda s: len(s.prompt)):
         bucket: list[_Sequence] = []
         real = 0

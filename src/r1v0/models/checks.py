@@ -1,9 +1,9 @@
 """What a model folder from strangers may ask of us: no more memory than its files have, no file of ours.
 
-Decides: config.json's sizes are believed only as far as the weights' files bear them out (a parameter is at least one byte
-there), and that is checked before anything is allocated. A link that leads out of the folder is refused: its target would
-be copied into every checkpoint, and from there to wherever the user takes it. The hub's own cache is made of links, to
-the `blobs` beside its `snapshots`; those are fine.
+Decides: config.json's sizes are believed only as far as the weights' files bear them out (a parameter is at least
+one byte there), and that is checked before anything is allocated. A link that leads out of the folder is refused:
+its target would be copied into every checkpoint, and from there to wherever the user takes it. The hub's own cache
+is made of links, to the `blobs` beside its `snapshots`; those are fine.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,8 @@ def check_size(folder: Path, config: ModelConfig, files: Iterable[Path]) -> None
     held = sum(path.stat().st_size for path in files if path.is_file())
     if parameter_count(config) > held:
         raise UserError(
-            f"{folder / 'config.json'} asks for {parameter_count(config)} parameters, but the weights have {held} bytes: "
+            f"{folder / 'config.json'} asks for {parameter_count(config)} parameters, but the weights have "
+            f"{held} bytes: "
             "is the download complete, and are the files of one model?"
         )
 
@@ -52,6 +53,7 @@ def check_tokenizer(folder: Path, tokenizer: Tokenizer, vocab: int) -> None:
     token, last = max(tokenizer.get_vocab().items(), key=lambda item: item[1], default=("", -1))
     if last >= vocab:
         raise UserError(
-            f"{folder / 'tokenizer.json'} has the token {token!r:.40} with number {last}, but config.json's vocab_size is {vocab}: "
+            f"{folder / 'tokenizer.json'} has the token {token!r:.40} with number {last}, but config.json's "
+            f"vocab_size is {vocab}: "
             "the files are of two models"
         )

@@ -31,7 +31,8 @@ def device_name(device: torch.device) -> str:
 
 
 def settled(config: Config) -> Config:
-    """The config with compute.dtype=fastest replaced by what it is on this machine, so that it alone reproduces the run."""
+    """The config with compute.dtype=fastest replaced by what it is on this machine, so that it alone reproduces the
+    run."""
     if config.compute.dtype != "fastest":
         return config
     fast = _device(config).type == "cuda" or bfloat16_is_native()
@@ -39,8 +40,8 @@ def settled(config: Config) -> Config:
 
 
 def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
-    """Where and in which type the policy computes; says in one line what a CPU has to emulate. Raises UserError for a GPU
-    that is not there."""
+    """Where and in which type the policy computes; says in one line what a CPU has to emulate. Raises UserError for
+    a GPU that is not there."""
     device, chosen = _device(config), settled(config).compute.dtype
     automatic = torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype = automatic if chosen == "auto" else getattr(torch, chosen)
@@ -48,7 +49,8 @@ def choose_device(config: Config) -> tuple[torch.device, torch.dtype]:
         key, other = ("compute", "float32") if dtype == torch.bfloat16 else ("sampling", "auto")
         if not bfloat16_is_native():
             to_stderr(
-                f"{key}.dtype=bfloat16: this CPU emulates bfloat16, a matrix product takes {bfloat16_cost():.1f} times as "
+                f"{key}.dtype=bfloat16: this CPU emulates bfloat16, a matrix product takes "
+                f"{bfloat16_cost():.1f} times as "
                 f"long as in float32; {key}.dtype={other} is faster"
             )
     return device, dtype

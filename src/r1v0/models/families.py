@@ -64,7 +64,8 @@ def parse_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
     """Read a Hugging Face config.json. Raises UserError for what is missing, of a wrong type or not supported."""
     family = raw.get("model_type")
     if not isinstance(family, str) or family not in FAMILIES:
-        # No "did you mean": a name that is close (qwen3_moe, smollm3) is another architecture, which would load wrongly.
+        # No "did you mean": a name that is close (qwen3_moe, smollm3) is another architecture, which would load
+        # wrongly.
         raise UserError(
             f"{where}: model_type is {family!r:.80}, which r1v0 does not load: use a model of the families "
             f"{', '.join(FAMILIES)}; another name in config.json would only load wrong numbers"
@@ -125,12 +126,14 @@ def _check(config: ModelConfig, where: str) -> None:
         raise UserError(f"{where}: num_hidden_layers is {config.layers}: expected at most {MAX_LAYERS}")
     if config.heads % config.kv_heads or config.head_dim % 2:
         raise UserError(
-            f"{where}: {config.heads} heads, {config.kv_heads} KV heads of {config.head_dim}: expected a multiple, and even"
+            f"{where}: {config.heads} heads, {config.kv_heads} KV heads of {config.head_dim}: expected a "
+            "multiple, and even"
         )
 
 
 def _relatives(raw: Mapping[str, Any], rope: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Keys by which relatives of our families differ, also where someone renamed the model_type: (key, what it asks for)."""
+    """Keys by which relatives of our families differ, also where someone renamed the model_type: (key, what it asks
+    for)."""
     for key in ("num_experts", "num_local_experts", "n_routed_experts"):
         if raw.get(key):
             yield key, "a mixture of experts"
@@ -180,7 +183,8 @@ def read_otherwise(raw: Mapping[str, Any], config: ModelConfig) -> str | None:
     family, plain = raw.get("model_type"), config.hidden // config.heads
     if family == "qwen2" and config.head_dim != plain:
         return (
-            f"head_dim is {config.head_dim}, but vLLM takes hidden_size / num_attention_heads = {plain} for a qwen2 model "
+            f"head_dim is {config.head_dim}, but vLLM takes hidden_size / num_attention_heads = {plain} for a "
+            "qwen2 model "
             "and cuts its weights without a word: read this folder with transformers"
         )
     if family == "llama" and config.hidden % config.heads:

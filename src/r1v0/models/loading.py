@@ -59,7 +59,8 @@ class Policy:
         return self.model.norm.device
 
     def decode(self, token_ids: list[int]) -> str:
-        """The text of tokens without the tokenizer's control tokens; marks that a reward reads, such as <answer>, stay."""
+        """The text of tokens without the tokenizer's control tokens; marks that a reward reads, such as <answer>,
+        stay."""
         hidden = hidden_tokens(self.tokenizer)
         return str(self.tokenizer.decode([i for i in token_ids if i not in hidden], skip_special_tokens=False))
 
@@ -135,7 +136,8 @@ def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = 
     eos_ids = _eos_ids(folder, tokenizer)
     if max(eos_ids) >= config.vocab:
         raise UserError(
-            f"{folder}: end token {max(eos_ids)} is outside the vocabulary of {config.vocab}: mend generation_config.json"
+            f"{folder}: end token {max(eos_ids)} is outside the vocabulary of {config.vocab}: mend "
+            "generation_config.json"
         )
     return Policy(model.eval(), tokenizer, eos_ids, folder)
 
@@ -179,7 +181,8 @@ def write_weights(
 
 
 def read_weights(folder: Path, model: Transformer) -> None:
-    """Fill a model from a folder's safetensors files, in the model's own type. Raises UserError where they do not fit."""
+    """Fill a model from a folder's safetensors files, in the model's own type. Raises UserError where they do not
+    fit."""
     wanted = dict(hf_tensors(model.config, dict(model.named_parameters())))
     seen: set[str] = set()
     for path in _weight_files(folder):
@@ -193,7 +196,8 @@ def read_weights(folder: Path, model: Transformer) -> None:
                         _check_tied(file, wanted["model.embed_tokens.weight"], path)
                     elif not name.endswith("rotary_emb.inv_freq"):
                         raise UserError(
-                            f"{path} holds the tensor {name}, which this model has no place for: is it an adapter or another architecture?"
+                            f"{path} holds the tensor {name}, which this model has no place for: is it an "
+                            "adapter or another architecture?"
                         )
         except (SafetensorError, OSError) as error:
             raise UserError(
@@ -212,7 +216,8 @@ def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         raise UserError(
-            f"{folder} holds no model.safetensors: pickled weights are not read, convert them with transformers' save_pretrained"
+            f"{folder} holds no model.safetensors: pickled weights are not read, convert them with "
+            "transformers' save_pretrained"
         )
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
@@ -228,11 +233,13 @@ def _copy(file: Any, name: str, into: Tensor, path: Path) -> None:
     shape = tuple(stored.get_shape())
     if stored.get_dtype() not in DTYPES:
         raise UserError(
-            f"{path}: {name} has the type {stored.get_dtype()}: expected one of {', '.join(DTYPES)}; quantised weights are not read"
+            f"{path}: {name} has the type {stored.get_dtype()}: expected one of {', '.join(DTYPES)}; "
+            "quantised weights are not read"
         )
     if shape != tuple(into.shape):
         raise UserError(
-            f"{path}: {name} has shape {list(shape)}, config.json asks for {list(into.shape)}: the files are of two models"
+            f"{path}: {name} has shape {list(shape)}, config.json asks for {list(into.shape)}: the files are "
+            "of two models"
         )
     with torch.no_grad():
         into.copy_(file.get_tensor(name))
@@ -245,7 +252,8 @@ def _check_tied(file: Any, embedding: Tensor, path: Path) -> None:
         head.to(embedding), file.get_tensor("model.embed_tokens.weight").to(embedding)
     ):
         raise UserError(
-            f"{path} holds an lm_head that differs from the embeddings, but config.json ties them: set tie_word_embeddings to false"
+            f"{path} holds an lm_head that differs from the embeddings, but config.json ties them: set "
+            "tie_word_embeddings to false"
         )
 
 

@@ -1,12 +1,12 @@
 """LoRA: small trained matrices beside the frozen ones of every linear layer (Hu et al., arXiv 2106.09685).
 
-Decides: one adapter for each projection that Hugging Face names (q, k, v, o, gate, up, down), as PEFT has it, though our
-Transformer fuses them: the A of one fused layer lie on top of each other and are one product, the B are its rows. So an
-adapter is exactly one of PEFT's and is saved in its format. PEFT's own injection works on our module too and is as
-fast, but gives q, k and v one common A, and needs transformers and accelerate for these few lines. Embeddings, head,
-norms and biases stay frozen: a separately trained copy of a tied head is lost by whoever loads the model. The sampler
-runs the same module with the adapters in place, so it samples from what is trained; checkpoints hold the merged model,
-and the adapter beside it.
+Decides: one adapter for each projection that Hugging Face names (q, k, v, o, gate, up, down), as PEFT has it, though
+our Transformer fuses them: the A of one fused layer lie on top of each other and are one product, the B are its
+rows. So an adapter is exactly one of PEFT's and is saved in its format. PEFT's own injection works on our module too
+and is as fast, but gives q, k and v one common A, and needs transformers and accelerate for these few lines.
+Embeddings, head, norms and biases stay frozen: a separately trained copy of a tied head is lost by whoever loads the
+model. The sampler runs the same module with the adapters in place, so it samples from what is trained; checkpoints
+hold the merged model, and the adapter beside it.
 """
 
 import json

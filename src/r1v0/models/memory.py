@@ -91,5 +91,6 @@ def require_room(pages: int, alone: int, page: int, prompt: int, new: int) -> No
         raise UserError(
             f"sampling: a prompt of {prompt} tokens with sampling.max_new_tokens={new} needs "
             f"{alone * page / GIB:.2f} GiB of KV cache, but {max(0, pages) * page / GIB:.2f} GiB are there: "
-            "lower sampling.max_new_tokens or sampling.max_sequences, or free memory (a smaller model, optimizer.offload=true)"
+            "lower sampling.max_new_tokens or sampling.max_sequences, or free memory (a smaller model, "
+            "optimizer.offload=true)"
         )

@@ -110,8 +110,8 @@ def compiled_steps(model: Transformer) -> Iterator[None]:
 
 
 def fast_steps(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> "Steps | None":
-    """Norm, rotation and gated activation without gradients: native.py's on a CPU, Triton's on a GPU, where launches cost
-    more than what they compute. None where PyTorch's are to be used."""
+    """Norm, rotation and gated activation without gradients: native.py's on a CPU, Triton's on a GPU, where launches
+    cost more than what they compute. None where PyTorch's are to be used."""
     if device.type == "cpu":
         from r1v0.models.kernels.native import kernels
 

@@ -1,6 +1,7 @@
 """The figure of an evaluation: a bar for each dataset and template, with its interval.
 
-Decides: all bars share one axis from 0 to 100 %, so that templates are compared by eye within a dataset and datasets among
+Decides: all bars share one axis from 0 to 100 %,
+so that templates are compared by eye within a dataset and datasets among
 each other; pass@k, where there are several samples, is a mark beyond the bar.
 """
 
@@ -29,8 +30,9 @@ def is_evaluation(folder: Path) -> bool:
 
 
 def plot_evaluations(groups: Mapping[str, Sequence[Path]], out: Path | None = None) -> list[Path]:
-    """Draw label -> evaluation folders as bars; the files written. Without `out` one evaluation's figure goes to its figures/
-    folder and several ones' to ./compare.png; without a suffix `out` is a folder. Raises UserError as `plot` does."""
+    """Draw label -> evaluation folders as bars; the files written. Without `out` one evaluation's figure goes to its
+    figures/ folder and several ones' to ./compare.png; without a suffix `out` is a folder. Raises UserError as
+    `plot` does."""
     folders = [folder for found in groups.values() for folder in found]
     many = next((label for label, found in groups.items() if len(found) > 1), None)
     if many is not None:
@@ -80,7 +82,8 @@ def _draw(rows: Sequence[tuple[str, Row]], several: bool) -> "Figure | None":
                           color=style.INK, annotation_clip=False)  # fmt: skip
     for y, name in zip(titles, names, strict=True):
         some = [row for _, row in rows if str(row.get("dataset")) == name]
-        axes.annotate(f"{style.shorten(name)}  ({_sizes(some)})", (0, y), xytext=(0, 0), textcoords="offset points", va="center",
+        axes.annotate(f"{style.shorten(name)}  ({_sizes(some)})", (0, y), xytext=(0, 0),
+                      textcoords="offset points", va="center",
                       fontsize=style.size(9.5), fontweight="bold", annotation_clip=False)  # fmt: skip
     axes.set_xlim(0, min(1.0, max(0.05, 1.2 * highest)))
     axes.set_ylim(max(places) + 0.7, min(titles) - 0.6)

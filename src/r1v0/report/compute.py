@@ -131,10 +131,12 @@ def _bars(axes: "Axes", entries: Sequence[Entry], totals: Sequence[dict[str, flo
             width = total[stage]
             axes.barh(row, width, left=left, height=0.62, color=colour, edgecolor="white", linewidth=1)
             if width > 0.075 * longest:
-                axes.annotate(duration(width), (left + width / 2, row), ha="center", va="center", fontsize=style.size(9),
+                axes.annotate(duration(width), (left + width / 2, row), ha="center", va="center",
+                              fontsize=style.size(9),
                               color="white" if stage != "other" else style.INK, fontweight="bold")  # fmt: skip
             left += width
-        axes.annotate(duration(left), (left, row), xytext=(5, 0), textcoords="offset points", va="center", fontsize=style.size(9),
+        axes.annotate(duration(left), (left, row), xytext=(5, 0), textcoords="offset points", va="center",
+                      fontsize=style.size(9),
                       annotation_clip=False)  # fmt: skip
     axes.set_yticks(list(rows), [style.shorten(entry.label) if len(entries) > 1 else "" for entry in entries])
     axes.set_xlim(0, longest)
@@ -143,7 +145,8 @@ def _bars(axes: "Axes", entries: Sequence[Entry], totals: Sequence[dict[str, flo
     axes.spines["bottom"].set_visible(False)
     axes.set_title("Where the time went", pad=10)
     names = [stage for stage in STAGES if any(total[stage] > 0 for total in totals)]
-    axes.legend([Patch(color=STAGES[stage]) for stage in names], names, loc="lower right", bbox_to_anchor=(1, 1), ncols=5,
+    axes.legend([Patch(color=STAGES[stage]) for stage in names], names, loc="lower right", bbox_to_anchor=(1,
+                  1), ncols=5,
                 borderpad=0.4, handlelength=1, columnspacing=1.4)  # fmt: skip
 
 

@@ -134,7 +134,8 @@ def plot(runs: Sequence[Path], out: Path | None = None, labels: Sequence[str] | 
 
 
 def plot_groups(groups: Mapping[str, Sequence[Path]], out: Path | None = None) -> list[Path]:
-    """Draw label -> runs; several runs under a label are drawn as their mean and range. `out` and errors as in `plot`."""
+    """Draw label -> runs; several runs under a label are drawn as their mean and range. `out` and errors as in
+    `plot`."""
     folders = [folder for runs in groups.values() for folder in runs]
     if not folders:
         raise UserError("no run to plot: give one or more run folders")

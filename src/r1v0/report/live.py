@@ -1,7 +1,8 @@
 """The live display: the step, the curves so far as sparklines, and how healthy and fast the run is.
 
 Decides: the trainer only leaves values behind; a thread of rich draws them, twice a second at most, so a run pays
-well under one per cent of a core for being watched. Colours come from the terminal's own palette, and NO_COLOR is honoured.
+well under one per cent of a core for being watched. Colours come from the terminal's own palette, and NO_COLOR is
+honoured.
 """
 
 from collections.abc import Mapping, Sequence

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Line:
-    """What to draw: an evaluation key (`held`, the bold line), a metric key (`train`, thin behind it), or one of them."""
+    """What to draw: an evaluation key (`held`, the bold line), a metric key (`train`, thin behind it), or one of
+    them."""
 
     colour: str
     train: str = ""

@@ -2,8 +2,8 @@
 
 Decides: watching must not change or end a run. Whatever goes wrong while showing (a closed pipe, a terminal of no
 width, a disk too full for a figure) turns the display off and the run goes on. The figures are redrawn after an
-evaluation a few seconds after the start, then when fifty times the cost of drawing has passed, so they take about 2 % of
-a run, and once when it ends.
+evaluation a few seconds after the start, then when fifty times the cost of drawing has passed, so they take about 2
+% of a run, and once when it ends.
 """
 
 import ctypes
@@ -118,7 +118,8 @@ class Plain(Progress):
         for row in records:
             at = f"eval {row.get('step', 0)}/{self.status.total}" if self.status.started is not None else "eval"
             self._say(
-                f"{at}  {row.get('dataset')}  accuracy {accuracy(row)}{other_reading(row)}  length {amount(number(row.get('length')))}"
+                f"{at}  {row.get('dataset')}  accuracy {accuracy(row)}{other_reading(row)}  length "
+                f"{amount(number(row.get('length')))}"
                 f"  cut off {share(number(row.get('truncated_frac')))}"
             )
 

@@ -155,7 +155,8 @@ def accuracy(row: Row) -> str:
 
 
 def other_reading(row: Row) -> str:
-    """ "  boxed 20 %" or "  last 31 %": the accuracy under the other of reward.extraction's choices, where it is another."""
+    """ "  boxed 20 %" or "  last 31 %": the accuracy under the other of reward.extraction's choices, where it is
+    another."""
     return "".join(
         f"  {name} {share(value)}"
         for name in ("boxed", "last")

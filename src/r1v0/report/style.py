@@ -18,7 +18,8 @@ from r1v0.base.errors import UserError
 from r1v0.base.writing import write_atomic
 from r1v0.report.series import Entry, Points
 
-# It tells of folders for its caches that it cannot write, and of building its list of fonts: both are nobody's concern here.
+# It tells of folders for its caches that it cannot write, and of building its list of fonts: both are nobody's
+# concern here.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ PRINTED = {
     "xtick.labelsize": 7.5,
     "ytick.labelsize": 7.5,
 }
-"""What differs in a file for print: 6.5 inches are the text width of a paper, so that the type is as large as it says."""
+"""What differs in a file for print: 6.5 inches are the text width of a paper, so that the type is as large as it
+says."""
 
 
 def look(number: int) -> Look:
@@ -269,7 +271,8 @@ def legend(figure: "Figure", labels: Sequence[tuple[str, Look]]) -> None:
         Line2D([], [], color=colour, linewidth=3 if dash == "-" else 2, linestyle=dash) for _, (colour, dash) in labels
     ]
     figure.legend(handles, [shorten(label) for label, _ in labels], loc="outside upper left", ncols=min(4, len(labels)),
-                  fontsize=size(10), handlelength=1.1 if len(labels) <= len(CYCLE) else 2.2, columnspacing=1.6, borderpad=0.2)  # fmt: skip
+                  fontsize=size(10), handlelength=1.1 if len(labels) <= len(CYCLE) else 2.2, columnspacing=1.6,
+                  borderpad=0.2)  # fmt: skip
 
 
 def _push_apart(wanted: list[float], gap: float) -> list[float]:

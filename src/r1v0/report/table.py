@@ -18,10 +18,12 @@ def evaluation_table(rows: Sequence[Row]) -> str:
 def text_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
     """Aligned columns for a terminal, the first `left` of them to the left."""
     widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-        for row in (heads, *rows)
-    )  # fmt: skip
+
+    def line(row: Sequence[str]) -> str:
+        cells = enumerate(zip(row, widths, strict=True))
+        return "  ".join(cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in cells).rstrip()
+
+    return "\n".join(map(line, (heads, *rows)))
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:

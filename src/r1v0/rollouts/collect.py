@@ -35,8 +35,8 @@ def collect(
     verifier: Verifier,
     poll: Callable[[int], None],
 ) -> StepInProgress:
-    """Sample and grade the groups of training step `number`, from the problems at `cursor` on. With refill only groups that
-    have a gradient are to be trained on."""
+    """Sample and grade the groups of training step `number`, from the problems at `cursor` on. With refill only
+    groups that have a gradient are to be trained on."""
     began, before = time.perf_counter(), verifier.counters
     sampled: list[Group] = []
     useful: list[Group] = []
@@ -162,8 +162,8 @@ def reward_settings(config: Config, dataset: str) -> RewardConfig:
 
 @contextmanager
 def verifiers(rewards: Mapping[str, RewardConfig], note: Callable[[str], None]) -> Iterator[dict[str, Verifier]]:
-    """A verifier for each dataset by its name; datasets with the same reward share one. `note` gets what went wrong in a
-    user's own reward."""
+    """A verifier for each dataset by its name; datasets with the same reward share one. `note` gets what went wrong
+    in a user's own reward."""
     with ExitStack() as stack:
         made: dict[str, Verifier] = {}
         for settings in rewards.values():
@@ -186,7 +186,8 @@ def sampling_settings(policy: Policy, config: Config, temperature: float, max_ne
 
 
 def past_positions(policy: Policy, prompt: int, new: int) -> str:
-    """What is to be said of prompts of up to `prompt` tokens and `new` more: nothing if the model has positions for them."""
+    """What is to be said of prompts of up to `prompt` tokens and `new` more: nothing if the model has positions for
+    them."""
     most = policy.model.config.max_positions
     if prompt + new <= most:
         return ""

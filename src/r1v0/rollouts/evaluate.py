@@ -12,7 +12,8 @@ from typing import Any
 
 from r1v0.base.errors import UserError
 from r1v0.base.keys import key
-from r1v0.base.stats import accuracy_interval, majority_correct, mean, paired_difference, pass_at_k, powers_up_to
+from r1v0.base.means import mean
+from r1v0.base.stats import accuracy_interval, majority_correct, paired_difference, pass_at_k, powers_up_to
 from r1v0.config import Config
 from r1v0.models.loading import Policy
 from r1v0.rollouts.collect import sample_rollouts, sampling_settings
@@ -25,8 +26,8 @@ from r1v0.types import EvalResult, FinishReason, Problem, Rollout
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One graded answer, as the answer files hold it. `tokens` counts the end token; `why` says in words why a verdict could not
-    be reached (`failure`)."""
+    """One graded answer, as the answer files hold it. `tokens` counts the end token; `why` says in words why a
+    verdict could not be reached (`failure`)."""
 
     dataset: str
     template: str

@@ -1,7 +1,7 @@
 """Can a reward read its dataset? Asked before a model is loaded or a folder made.
 
-Decides: the dataset's own first right answers, stated where the reward looks for one, must get 1, and an empty text 0. A
-user's own reward may pay for something else than the right answer, so of it this is only told.
+Decides: the dataset's own first right answers, stated where the reward looks for one, must get 1, and an empty text
+0. A user's own reward may pay for something else than the right answer, so of it this is only told.
 """
 
 import json
@@ -23,8 +23,8 @@ FIRST = 8
 def need_gradable(
     rewards: Mapping[str, RewardConfig], problems: Mapping[str, Sequence[Problem]], note: Callable[[str], None]
 ) -> None:
-    """Raise UserError for a reward that gives a right answer of its dataset another reward than 1, or an empty text another
-    than 0; `note` is told instead where the reward is the user's own."""
+    """Raise UserError for a reward that gives a right answer of its dataset another reward than 1, or an empty text
+    another than 0; `note` is told instead where the reward is the user's own."""
     with verifiers(rewards, lambda text: None) as graders:  # what goes wrong here is said below
         for dataset, settings in rewards.items():
             first = problems[dataset][:FIRST]

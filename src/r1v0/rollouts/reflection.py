@@ -49,7 +49,8 @@ REFLECTION_WORDS: dict[str, tuple[str, ...]] = {
 
 
 def _expression(phrase: str) -> str:
-    """The phrase as a regular expression. Gaps are bounded, so a run of white space cannot be scanned again and again."""
+    """The phrase as a regular expression. Gaps are bounded, so a run of white space cannot be scanned again and
+    again."""
     body, star = (phrase[:-1], r"\w*") if phrase.endswith("*") else (phrase, r"(?!\w)" if phrase[-1].isalnum() else "")
     escaped = re.escape(body).replace(r"\ ", r"\s{1,4}").replace(r"\-", "[- ]?").replace("'", "['’]")
     return escaped + star

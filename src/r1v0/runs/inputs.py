@@ -3,9 +3,9 @@
     RUN/inputs/mine.py     the reward's file as it was when the run began; a changed one is kept beside it
     RUN/env.json           "files": {"/home/me/mine.py": {"sha256": "...", "copy": "inputs/mine.py"}, ...}
 
-Decides: paths become absolute when a run begins, so that it goes on from any directory. Data are hashed, not copied: they
-may be large. A file that changed is used as it is now, since that may be the repair that the run waits for, and one line
-says so. A reward's file that is gone is replaced by the run's copy.
+Decides: paths become absolute when a run begins, so that it goes on from any directory. Data are hashed, not copied:
+they may be large. A file that changed is used as it is now, since that may be the repair that the run waits for, and
+one line says so. A reward's file that is gone is replaced by the run's copy.
 """
 
 import hashlib
@@ -57,8 +57,9 @@ def _reward_at(name: str) -> str:
 
 
 def record(config: Config, folder: Path) -> dict[str, dict[str, str]]:
-    """Copy the run's own rewards into `folder`; path -> hash, and copy if there is one, of each local file. For data that
-    are a folder, the hash is that of its files' names and hashes. Raises UserError if the disk does not take it."""
+    """Copy the run's own rewards into `folder`; path -> hash, and copy if there is one, of each local file. For data
+    that are a folder, the hash is that of its files' names and hashes. Raises UserError if the disk does not take
+    it."""
     found = {str(path): {"sha256": _hash(path)} for path in _data(config)}
     for path in _codes(config):
         try:
@@ -78,8 +79,8 @@ def record(config: Config, folder: Path) -> dict[str, dict[str, str]]:
 
 
 def restored(config: Config, folder: Path, env: Mapping[str, Any], note: Callable[[str], None]) -> Config:
-    """The config of a resumed run, with its copy in place of a reward's file that is gone. `env` is its env.json. `note` is
-    told of files that changed. Raises UserError for data that are gone."""
+    """The config of a resumed run, with its copy in place of a reward's file that is gone. `env` is its env.json.
+    `note` is told of files that changed. Raises UserError for data that are gone."""
     before = dict(_recorded(env))
     moved = {}
     for path in [*_data(config), *_codes(config)]:

@@ -1,4 +1,5 @@
-"""What a run tells whoever watches it: the trainer knows this silent form only, and `r1v0.report` the ones that draw."""
+"""What a run tells whoever watches it: the trainer knows this silent form only, and `r1v0.report` the ones that
+draw."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

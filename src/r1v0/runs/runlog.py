@@ -11,14 +11,13 @@ those of a run that was never broken off.
 
 import gzip
 import io
-import itertools
 import json
 import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,8 @@ class RunLog:
         return path
 
     def keep_answer(self, step: int, record: Mapping[str, Any]) -> None:
-        """An answer of an evaluation that has not ended, so that it is not sampled again if the run is stopped there."""
+        """An answer of an evaluation that has not ended, so that it is not sampled again if the run is stopped
+        there."""
         with writing(path := self._part(step)):
             path.parent.mkdir(exist_ok=True)
         append_whole(path, json_line(record))
@@ -113,30 +113,11 @@ class RunLog:
                 os.fsync(file.fileno())
 
 
-@contextmanager
-def claimed(prefix: str) -> Iterator[Path]:
-    """runs/PREFIX-001, or the first number after it that is free, as a new folder: making it is what claims it. One that is
-    still empty in the end is removed."""
-    parent = Path("runs")
-    with writing(parent):
-        parent.mkdir(exist_ok=True)
-        for number in itertools.count(1):
-            folder = parent / f"{prefix}-{number:03d}"
-            with suppress(FileExistsError):
-                folder.mkdir(parents=True)  # another one's end may have removed an empty runs/ just now
-                break
-    try:
-        yield folder
-    finally:
-        with suppress(OSError):  # there is something in it
-            folder.rmdir()
-            parent.rmdir()
-
-
 def create(folder: Path, config: str, env: Mapping[str, Any]) -> RunLog:
     """A new run in `folder`, which may exist but must hold no run. `config` is the resolved config as TOML.
 
-    Whoever calls it holds the folder (lock.py). Other files in the folder (a log that the shell writes there, say) are left alone.
+    Whoever calls it holds the folder (lock.py). Other files in the folder (a log that the shell writes there, say)
+    are left alone.
     """
     need_free(folder)
     try:
@@ -203,7 +184,8 @@ def need_run(folder: Path) -> None:
         raise UserError(f"run folder {folder} does not exist: give a folder that `{typed('train')}` wrote")
     if not is_run(folder):
         raise UserError(
-            f"{folder} is no run folder (no {CONFIG}, {METRICS} or {EVALS}): give a folder that `{typed('train')}` wrote"
+            f"{folder} is no run folder (no {CONFIG}, {METRICS} or {EVALS}): give a folder that "
+            f"`{typed('train')}` wrote"
         )
 
 

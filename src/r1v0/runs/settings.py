@@ -2,13 +2,15 @@
 
     built-in defaults  <  the preset  <  --config  <  --set
 
-Decides: which flags are absent changes nothing in that order. The preset, where none is named, is that of the model's run
-(a run folder and each of its checkpoints alike: the settings that the run resolved), else that of the dataset asked for
-(its row in data.DATASETS; one made for the very model first), else `countdown` for `tiny`. Any other model has none.
+Decides: which flags are absent changes nothing in that order. The preset, where none is named, is that of the
+model's run (a run folder and each of its checkpoints alike: the settings that the run resolved), else that of the
+dataset asked for (its row in data.DATASETS; one made for the very model first), else `countdown` for `tiny`. Any
+other model has none.
 
-An evaluation asks each dataset with the dataset's own limits and reward (`asked`); the model or its run brings the words.
-Only what is named on the command line, in --config or by --preset goes before them, and, for the datasets that a run itself
-was trained or measured on, that run's limit and reward, so that the figure stands beside its curve.
+An evaluation asks each dataset with the dataset's own limits and reward (`asked`); the model or its run brings the
+words. Only what is named on the command line, in --config or by --preset goes before them, and, for the datasets
+that a run itself was trained or measured on, that run's limit and reward, so that the figure stands beside its
+curve.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,8 +30,9 @@ Layer = tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Settled:
-    """A validated config, where each of its values comes from, and the whole in a line. `preset` is the preset's name, if
-    there is one, and `named` says that the user gave it; `run` is the config that stands in its place, of the model's run."""
+    """A validated config, where each of its values comes from, and the whole in a line. `preset` is the preset's
+    name, if there is one, and `named` says that the user gave it; `run` is the config that stands in its place, of
+    the model's run."""
 
     config: Config
     origins: Mapping[str, str]
@@ -55,8 +58,9 @@ def settle(
     flags: Mapping[str, Mapping[str, Any]] | None = None,
     evaluates: bool = False,
 ) -> Settled:
-    """The settings of a command. `model` is its MODEL, where it has one (training names its own by `model=`); `flags` are
-    settings that have an option of their own, by its name; `evaluates`: the dataset asked for is that of eval.on.
+    """The settings of a command. `model` is its MODEL, where it has one (training names its own by `model=`);
+    `flags` are settings that have an option of their own, by its name; `evaluates`: the dataset asked for is that of
+    eval.on.
 
     Raises UserError as `config.resolve` does, and for a run folder whose settings cannot be read.
     """
@@ -89,8 +93,8 @@ def resumed(folder: Path, sets: Sequence[str]) -> Settled:
 
 
 def run_settings(model: str) -> tuple[str, str, str] | None:
-    """The text of the settings that a model brings, their file, and what they are called: its run's, else those inside the
-    checkpoint. None for a model that no run made. Raises UserError if they cannot be read."""
+    """The text of the settings that a model brings, their file, and what they are called: its run's, else those
+    inside the checkpoint. None for a model that no run made. Raises UserError if they cannot be read."""
     if model in ("", TINY) or not Path(model).expanduser().is_dir():
         return None
     folder = Path(model).expanduser()
@@ -117,7 +121,8 @@ def _preset_for(model: str, given: Sequence[Layer], evaluates: bool) -> tuple[st
 
 
 def _made_for(model: str, dataset: str) -> str:
-    """The preset for this model (known by the last part of its name) that trains or measures on the dataset; else empty."""
+    """The preset for this model (known by the last part of its name) that trains or measures on the dataset; else
+    empty."""
     for name in configs.presets() if model else ():
         config = configs.resolve(name)
         if Path(config.model).name == Path(model).name and dataset in _datasets(config):
@@ -174,7 +179,8 @@ def _flat(layer: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class Asked:
-    """How one dataset is evaluated: the config, and where its limit, number of problems, reward and the rest come from."""
+    """How one dataset is evaluated: the config, and where its limit, number of problems, reward and the rest come
+    from."""
 
     config: Config
     origins: Mapping[str, str]

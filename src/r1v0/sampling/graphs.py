@@ -31,8 +31,9 @@ def buckets(rows: int) -> list[int]:
 
 
 class Buckets:
-    """Calls `step(rows)` with the smallest bucket that holds `rows`; on a GPU, by replaying its graph. The step changes the
-    first columns of `state` [., rows]: its first row holds tokens, its last one is 1 for rows that are alive.
+    """Calls `step(rows)` with the smallest bucket that holds `rows`; on a GPU, by replaying its graph. The step
+    changes the first columns of `state` [., rows]: its first row holds tokens, its last one is 1 for rows that are
+    alive.
 
     The result is the step's own tensor of the whole bucket, valid until the next call. Rows beyond `rows` must be dead.
     """
@@ -65,8 +66,8 @@ class Buckets:
         return first
 
     def _trial(self, bucket: int, before: Tensor, after: Tensor, first: Tensor) -> Pairs:
-        """Capture the step that gave `first` and `after` from the state `before`, and replay it there: keys and values are
-        stored once more at the same places. Another rounding may draw another token here and there."""
+        """Capture the step that gave `first` and `after` from the state `before`, and replay it there: keys and
+        values are stored once more at the same places. Another rounding may draw another token here and there."""
         graph = torch.cuda.CUDAGraph()
         # thread_local: another thread's harmless CUDA call must not break the capture
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):

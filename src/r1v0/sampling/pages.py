@@ -1,12 +1,12 @@
 """Keys and values of the sequences being decoded, in pages: on a GPU memory is what bounds how many are decoded.
 
-Decides: one pool of pages for all layers, [2, layers, pages, page_size, kv_heads, head_dim], and a table of page numbers
-a row (PagedAttention, Kwon et al., arXiv 2309.06180). The full pages of a prompt are shared by its G completions and
-counted; its last, partly filled page is written once for each of them, so nothing is ever copied on write. Page 0
-belongs to nobody: dead rows and the surplus tokens of ended ones are written there. The books (free pages, counts,
-table) are kept by the host in numpy and change between chunks of decoding steps; only rows that cross a page's edge
-get a page, all of them by one batched operation and one small copy to the device. What `SlotCache` offers, this offers
-too; on a CPU it attends by plain PyTorch (for tests: slots are faster there).
+Decides: one pool of pages for all layers, [2, layers, pages, page_size, kv_heads, head_dim], and a table of page
+numbers a row (PagedAttention, Kwon et al., arXiv 2309.06180). The full pages of a prompt are shared by its G
+completions and counted; its last, partly filled page is written once for each of them, so nothing is ever copied on
+write. Page 0 belongs to nobody: dead rows and the surplus tokens of ended ones are written there. The books (free
+pages, counts, table) are kept by the host in numpy and change between chunks of decoding steps; only rows that cross
+a page's edge get a page, all of them by one batched operation and one small copy to the device. What `SlotCache`
+offers, this offers too; on a CPU it attends by plain PyTorch (for tests: slots are faster there).
 """
 
 from functools import partial
@@ -59,7 +59,8 @@ class PagedCache:
         return (0 if shared else length // self.page_size) + 2
 
     def extend(self, lengths: NDArray[np.int64]) -> bool:
-        """Give every row pages for `lengths[row]` positions, 0 for dead rows; False, and nothing done, if too few are left."""
+        """Give every row pages for `lengths[row]` positions, 0 for dead rows; False, and nothing done, if too few
+        are left."""
         missing = np.maximum(-(-lengths // self.page_size) - self._held[: len(lengths)], 0)
         total = int(missing.sum())
         if total > self.spare:
@@ -87,7 +88,8 @@ class PagedCache:
             self._held[row] = 0
 
     def prefill(self, cu_seqlens: Tensor, slots: list[list[int]]) -> Attend:
-        """Attention (`prefilling`) over packed prompts that also writes prompt i into the rows `slots[i]` from position 0."""
+        """Attention (`prefilling`) over packed prompts that also writes prompt i into the rows `slots[i]` from
+        position 0."""
         size = self.page_size
         sources, cells = [], []
         bounds = cu_seqlens.tolist()

@@ -1,10 +1,11 @@
 """A model's own chat template, rendered as `transformers` does, without a line of the model's code in this process.
 
-Decides: a chat template is a Jinja program that came with a model, so it is a stranger's code. It runs in a process of its
-own: a sandboxed environment, no variables of ours, limits of memory, processor time and length, and killed when it takes
-too long. All prompts of a call go there at once; starting it takes 0.2 s. Folder and variables are what
-`transformers.apply_chat_template` takes: chat_template.jinja, else "chat_template" of tokenizer_config.json (of a list the
-one named "default"), with the special tokens by name, one message of the user's and `add_generation_prompt`.
+Decides: a chat template is a Jinja program that came with a model, so it is a stranger's code. It runs in a process
+of its own: a sandboxed environment, no variables of ours, limits of memory, processor time and length, and killed
+when it takes too long. All prompts of a call go there at once; starting it takes 0.2 s. Folder and variables are
+what `transformers.apply_chat_template` takes: chat_template.jinja, else "chat_template" of tokenizer_config.json (of
+a list the one named "default"), with the special tokens by name, one message of the user's and
+`add_generation_prompt`.
 """
 
 import contextlib
@@ -64,7 +65,8 @@ def _message(role: str, content: str) -> dict[str, str]:
 
 
 def _template(folder: Path) -> tuple[str, str]:
-    """The chat template of a model's folder, and its special tokens as a JSON object. Raises UserError if there is none."""
+    """The chat template of a model's folder, and its special tokens as a JSON object. Raises UserError if there is
+    none."""
     path, settings = folder / "tokenizer_config.json", {}
     if path.is_file():
         settings = reading.read_json(path)
@@ -86,7 +88,8 @@ def _template(folder: Path) -> tuple[str, str]:
             ) from None
     if not isinstance(found, str) or not found:
         raise UserError(
-            f"prompt.template is chat, but {folder} has no chat template (no chat_template.jinja, none in tokenizer_config.json): "
+            f"prompt.template is chat, but {folder} has no chat template (no chat_template.jinja, none in "
+            "tokenizer_config.json): "
             "name a template, or give a file of your own"
         )
     return found, json.dumps({name: token for name, token in tokens.items() if token is not None})

@@ -46,7 +46,6 @@ _MATH = "qwen2.5-1.5b-math"
 _COUNTDOWN: Any = dict(reward="countdown", preset="countdown", tokens=320)
 
 DATASETS: dict[str, Source | Generated] = {
-    # type, query, original_question, response (ends in "The answer is: X"); 395,000 rows
     "metamathqa": Source(
         "meta-math/MetaMathQA", (Columns("query", "response", gold.answer_is), _PLAIN), train="train", preset="r1-v0"
     ),
@@ -119,8 +118,8 @@ def load_problems(config: DataConfig, seed: int, avoid: Sequence[str] = (), note
     are dropped; generated ones are disjoint from their evaluation sets by construction. `note` gets one line about what
     was left out.
 
-    Raises UserError: unknown name, no such file or hub dataset, wrong columns or split, too many malformed rows, nothing
-    left.
+    Raises UserError: unknown name, no such file or hub dataset, wrong columns or split, too many malformed rows,
+    nothing left.
     """
     parts = _parts(config)
     sources = [_training_source(part) for part in parts]
@@ -142,8 +141,8 @@ def load_problems(config: DataConfig, seed: int, avoid: Sequence[str] = (), note
 
 
 def load_eval(spec: str, max_problems: int, path: str = "", note: Note = _warn) -> list[Problem]:
-    """The problems of an evaluation, NAME or NAME=PATH: at most `max_problems` (0: all), the same ones in the same order
-    each time. `path` is another way to give PATH. Raises UserError as `load_problems` does.
+    """The problems of an evaluation, NAME or NAME=PATH: at most `max_problems` (0: all), the same ones in the same
+    order each time. `path` is another way to give PATH. Raises UserError as `load_problems` does.
     """
     name, path = eval_name(spec), path or _path(spec)
     source = _eval_source(spec, path)
@@ -170,15 +169,16 @@ def _eval_source(spec: str, path: str) -> Source | Generated:
 
 
 def at_hand(spec: str) -> list[Problem]:
-    """The problems of an evaluation, NAME or NAME=PATH, if they are generated or in a file here; none of the hub's. Raises
-    UserError as `load_eval` does."""
+    """The problems of an evaluation, NAME or NAME=PATH, if they are generated or in a file here; none of the hub's.
+    Raises UserError as `load_eval` does."""
     source, path = DATASETS.get(eval_name(spec)), _path(spec)
     here = (isinstance(source, Generated) and source.listed) or (path and Path(path).expanduser().exists())
     return load_eval(spec, 0, note=_silent) if here else []
 
 
 def reward_of(name: str) -> str:
-    """The reward that a dataset, or a mix of them, is graded by if a run names none. Raises UserError if they differ."""
+    """The reward that a dataset, or a mix of them, is graded by if a run names none. Raises UserError if they
+    differ."""
     parts = [part.name for part in _parts(DataConfig(name=name))]
     rewards = {DATASETS[part].reward if part in DATASETS else "math" for part in parts}
     if len(rewards) > 1:

@@ -32,7 +32,8 @@ _SHOWN = 3
 
 # What does not change a problem: line breaks, spaces and spacing macros, math delimiters, sizes of brackets and styles.
 _SPACING = re.compile(
-    r"\s+|\\\\|[$~]|\\[][(),;:!> ]|\\(?:left|right|quad|qquad|displaystyle|textstyle|limits|bigg?[lr]?|Bigg?[lr]?)(?![A-Za-z])"
+    r"\s+|\\\\|[$~]|\\[][(),;:!> "
+    r"]|\\(?:left|right|quad|qquad|displaystyle|textstyle|limits|bigg?[lr]?|Bigg?[lr]?)(?![A-Za-z])"
 )
 _NO_DIGITS = bytes(code for code in range(256) if not 48 <= code < 58)
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
@@ -40,8 +41,9 @@ _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 
 @dataclass(frozen=True)
 class Problems:
-    """Training problems without end: `at(0), at(1), ...` goes through `size` problems, reshuffled each time; `size` 0
-    means that no two are meant to be the same. `malformed` rows and `dropped` problems (by evaluation set) are left out.
+    """Training problems without end: `at(0), at(1), ...` goes through `size` problems, reshuffled each time; `size`
+    0 means that no two are meant to be the same. `malformed` rows and `dropped` problems (by evaluation set) are
+    left out.
     """
 
     name: str

@@ -1,15 +1,16 @@
 """Prompt templates: a problem in the words that a model is asked with.
 
-Decides: a template is literal text with one `{question}`, which is replaced, not formatted: braces in a question stay.
-The template also says what ends an answer (`stop`) and where the answer stands (`answer`), because prompt, stop and reward
-must fit each other; a wrong template halves a base model's score, and its repair then looks like learning (Understanding
-R1-Zero-Like Training, arXiv 2503.20783, sec. 2). It is a row of TEMPLATES, a user's own (`prompt.text`, or the file that
-prompt.template names), or "chat": then those words are the user's turn in the model's own chat template (chat.py).
+Decides: a template is literal text with one `{question}`, which is replaced, not formatted: braces in a question
+stay. The template also says what ends an answer (`stop`) and where the answer stands (`answer`), because prompt,
+stop and reward must fit each other; a wrong template halves a base model's score, and its repair then looks like
+learning (Understanding R1-Zero-Like Training, arXiv 2503.20783, sec. 2). It is a row of TEMPLATES, a user's own
+(`prompt.text`, or the file that prompt.template names), or "chat": then those words are the user's turn in the
+model's own chat template (chat.py).
 
-A prompt is encoded with the special tokens that the tokenizer itself adds (a BOS for Llama, none for Qwen and SmolLM2),
-as in pretraining, but never with two BOS; a chat template writes its own. <|im_start|> and the like in a template become
-their own tokens. So they would in a question: data from strangers could end the user's turn. Nothing is done about that:
-it harms one prompt, not the run.
+A prompt is encoded with the special tokens that the tokenizer itself adds (a BOS for Llama, none for Qwen and
+SmolLM2), as in pretraining, but never with two BOS; a chat template writes its own. <|im_start|> and the like in a
+template become their own tokens. So they would in a question: data from strangers could end the user's turn. Nothing
+is done about that: it harms one prompt, not the run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,8 +44,10 @@ TEMPLATES: dict[str, Template] = {
     # DeepSeek-R1 (arXiv 2501.12948), table 1; a line break stands before "Assistant:", where the paper has ". "
     "r1-zero": Template(
         "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. "
-        "The assistant first thinks about the reasoning process in the mind and then provides the user with the answer. "
-        "The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, "
+        "The assistant first thinks about the reasoning process in the mind and then provides the user with "
+        "the answer. "
+        "The reasoning process and answer are enclosed within <think> </think> and <answer> </answer> tags, "
+        "respectively, "
         "i.e., <think> reasoning process here </think> <answer> answer here </answer>. User: {question}\nAssistant:",
         stop=("</answer>",),
         answer="tags",
@@ -105,8 +108,8 @@ class Speaker(Protocol):
 
 
 def make_prompts(config: PromptConfig, problems: Sequence[Problem], speaker: Speaker) -> list[Prompt]:
-    """The problems in the words of a config, tokenised. Raises UserError: an unknown template, a chat template that is not
-    there or fails, a prompt without tokens."""
+    """The problems in the words of a config, tokenised. Raises UserError: an unknown template, a chat template that
+    is not there or fails, a prompt without tokens."""
     words = words_of(config)
     texts = [words.text.replace("{question}", problem.question) for problem in problems]
     own = config.template == CHAT
@@ -119,7 +122,8 @@ def make_prompts(config: PromptConfig, problems: Sequence[Problem], speaker: Spe
 
 
 def make_stops(config: PromptConfig, speaker: Speaker) -> tuple[frozenset[int], tuple[str, ...]]:
-    """What ends a completion beside the end token, as `split_stops` gives it. Raises UserError as `make_prompts` does."""
+    """What ends a completion beside the end token, as `split_stops` gives it. Raises UserError as `make_prompts`
+    does."""
     stop = words_of(config).stop
     if config.template == CHAT:
         added = [token.content for token in speaker.tokenizer.get_added_tokens_decoder().values()]
@@ -154,7 +158,8 @@ def render(template: str, problem: Problem) -> str:
 
 
 def make_prompt(template: str, problem: Problem, tokenizer: Tokenizer) -> Prompt:
-    """A problem in the template of a name, tokenised. Raises UserError for an unknown one or a prompt without tokens."""
+    """A problem in the template of a name, tokenised. Raises UserError for an unknown one or a prompt without
+    tokens."""
     return _encoded(render(template, problem), problem, tokenizer, template, special=True)
 
 
@@ -166,14 +171,15 @@ def _encoded(text: str, problem: Problem, tokenizer: Tokenizer, template: str, s
         token_ids = bare if bare[:1] == token_ids[:1] and len(bare) < len(token_ids) else token_ids
     if not token_ids:
         raise UserError(
-            f"problem '{problem.id}' in the template '{template}' has no tokens: ask something, or use another tokenizer"
+            f"problem '{problem.id}' in the template '{template}' has no tokens: ask something, or use "
+            "another tokenizer"
         )
     return Prompt(problem, text, token_ids)
 
 
 def split_stops(stop: Sequence[str], tokenizer: Tokenizer) -> tuple[frozenset[int], tuple[str, ...]]:
-    """What ends a completion, as (token ids, texts): a stop that is a special token, such as <|im_end|>, is compared as a
-    token, because decoded text does not show it."""
+    """What ends a completion, as (token ids, texts): a stop that is a special token, such as <|im_end|>, is compared
+    as a token, because decoded text does not show it."""
     special = {added.content: token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special}
     return frozenset(special[text] for text in stop if text in special), tuple(
         text for text in stop if text not in special

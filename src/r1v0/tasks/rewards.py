@@ -5,8 +5,8 @@ tokens and `finished` says that the policy ended it (a truncated completion is n
 function in a module beside this one, and its line in `REWARDS`.
 
 Decides: rewards are added up, the main one (weight 1) decides `correct`. A reward that can hang or eat memory is
-`isolated`: `pool.Verifier` grades it in processes that it can kill. A user's own, FILE.py:FUNCTION, always is. Importing
-this package imports neither the rewards nor what they need.
+`isolated`: `pool.Verifier` grades it in processes that it can kill. A user's own, FILE.py:FUNCTION, always is.
+Importing this package imports neither the rewards nor what they need.
 """
 
 import importlib
@@ -29,9 +29,10 @@ READINGS = ("math", "gsm8k")
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """`function` is "module:function". `isolated` rewards are graded in killable processes. `quick`, where given, decides
-    without them what is cheap to decide: it returns a Score, or the `answers.Question` that remains. `form` is a completion
-    that states an answer where the reward looks for it. `call` is a function of a program's own, in place of the name."""
+    """`function` is "module:function". `isolated` rewards are graded in killable processes. `quick`, where given,
+    decides without them what is cheap to decide: it returns a Score, or the `answers.Question` that remains. `form`
+    is a completion that states an answer where the reward looks for it. `call` is a function of a program's own, in
+    place of the name."""
 
     function: str
     isolated: bool = False

@@ -1,7 +1,8 @@
 """Checkpoints: a Hugging Face folder that others can load, plus `trainer/` with what an exact resume needs.
 
     checkpoints/step-00050/  config.json  model.safetensors  tokenizer.json ...
-                             trainer/state.json  trainer/optimizer.safetensors  trainer/config.toml  trainer/manifest.json
+                             trainer/state.json  trainer/optimizer.safetensors
+                             trainer/config.toml  trainer/manifest.json
 
 Decides: a checkpoint is written aside, flushed, sealed by a manifest of sizes and SHA-256 (manifest.py) and renamed, so
 a folder named step-* was whole once, and whether it still is can be seen. Older ones are deleted only after that. No
@@ -53,9 +54,9 @@ CONFIG = f"{TRAINER}/config.toml"
 
 @dataclass(frozen=True, slots=True)
 class TrainerState:
-    """`step` training steps are done; `cursor` is the index of the next training problem; `rollbacks` times the run went back
-    to its best weights, and `lr_scale` is what is left of the learning rate (recovery.py). Every field goes to state.json;
-    one that an older file lacks has its default."""
+    """`step` training steps are done; `cursor` is the index of the next training problem; `rollbacks` times the run
+    went back to its best weights, and `lr_scale` is what is left of the learning rate (recovery.py). Every field
+    goes to state.json; one that an older file lacks has its default."""
 
     step: int = 0
     cursor: int = 0
@@ -104,7 +105,8 @@ def need_room(path: Path, size: int) -> None:
     free = free_bytes(path)
     if 0 <= free < size:
         raise UserError(
-            f"{path} cannot be written: it takes {amount_of(size)}, {amount_of(free)} are free there; remove what you can spare (old "
+            f"{path} cannot be written: it takes {amount_of(size)}, {amount_of(free)} are free there; remove "
+            "what you can spare (old "
             "checkpoints take most, checkpoints.keep_last keeps fewer). What was saved before is whole"
         )
 

@@ -45,8 +45,8 @@ def write_step(checkpoint: Path, step: StepInProgress) -> None:
 
 
 def load_step(checkpoint: Path, number: int) -> StepInProgress | None:
-    """The step, of that number, in which the checkpoint stands; None if it stands between two. Raises UserError for a damaged
-    file."""
+    """The step, of that number, in which the checkpoint stands; None if it stands between two. Raises UserError for
+    a damaged file."""
     path = checkpoint / NAME
     if not path.is_file():
         return None

@@ -1,9 +1,9 @@
 """The loop: sample, grade, update, now and then evaluate and save.
 
-Decides: `Trainer.run` is the loop and `Trainer.take_step` its body; what turns groups into updates is `train_step` (grpo/step.py).
-A run is resumed by its counters alone: there is no random state (keys.py). A step that is stopped after its sampling is ended
-later, from its groups and finished updates (half_step.py). The trainer alone changes its state: what a recovery does is
-decided in recovery.py and done here.
+Decides: `Trainer.run` is the loop and `Trainer.take_step` its body; what turns groups into updates is `train_step`
+(grpo/step.py). A run is resumed by its counters alone: there is no random state (keys.py). A step that is stopped
+after its sampling is ended later, from its groups and finished updates (half_step.py). The trainer alone changes its
+state: what a recovery does is decided in recovery.py and done here.
 """
 
 import time
@@ -14,14 +14,15 @@ from typing import Any
 
 from r1v0.base.errors import Interrupted
 from r1v0.base.interrupts import stoppable
-from r1v0.base.stats import mean
+from r1v0.base.means import mean
 from r1v0.config import Config
 from r1v0.grpo.step import Learner, StepInProgress, train_step
 from r1v0.models.device import peak_memory_gb
 from r1v0.models.loading import Policy
 from r1v0.rollouts.collect import collect, reward_settings, verifiers
 from r1v0.rollouts.evaluate import Answer, answer_problems, gain, parse_answers, summarise
-from r1v0.runs.health import Row, Watch
+from r1v0.runs.health import Watch
+from r1v0.runs.history import Row
 from r1v0.runs.manifest import checkpoint_name
 from r1v0.runs.progress import Progress
 from r1v0.runs.records import read_answers, read_evals
@@ -38,8 +39,9 @@ from r1v0.types import Group, Problem
 
 @dataclass(slots=True)
 class Trainer:
-    """Everything that a run works with, loaded and checked (setup.prepare). `state` moves on with each step; `step` is the one
-    that is sampled and not yet ended; `saved` is the last checkpoint that was written or read. The last four are of `run`."""
+    """Everything that a run works with, loaded and checked (setup.prepare). `state` moves on with each step; `step`
+    is the one that is sampled and not yet ended; `saved` is the last checkpoint that was written or read. The last
+    four are of `run`."""
 
     config: Config
     policy: Policy
@@ -57,7 +59,7 @@ class Trainer:
     check: Callable[[], None] = field(init=False)
 
     def run(self, log: RunLog, progress: Progress) -> Path:
-        """Train to the last step; the last checkpoint. Interrupted, it saves where it stands, also inside a step, and raises.
+        """Train to the last step; the last checkpoint. Interrupted, it saves where it stands, and raises.
 
         Raises UserError if the disk does not take what is to be written; the checkpoints before are then whole. Raises
         Unhealthy, which is one too, where health.action ends the run.
@@ -85,7 +87,7 @@ class Trainer:
             return self.save()
 
     def take_step(self) -> None:
-        """One step: collect groups, update, write the step's metrics and rollouts. Stopped in between, it leaves `self.step`."""
+        """One step: collect groups, update, write what it was. Stopped in between, it leaves `self.step`."""
         if self.step is None:
             self.step = self.collect()
         step, training = self.step, time.perf_counter()
@@ -123,8 +125,8 @@ class Trainer:
         return self.saved
 
     def recover(self, row: Row, groups: Sequence[Group]) -> None:
-        """Watch a step that is done and logged, and do what was decided about its alarms: say it, stop, or take the weights of
-        the best checkpoint with a lower rate. Raises Unhealthy where the run must end."""
+        """Watch a step that is done and logged, and do what was decided about its alarms: say it, stop, or take the
+        weights of the best checkpoint with a lower rate. Raises Unhealthy where the run must end."""
         alarms = self.watch.add(row)
         if not alarms:
             return
@@ -152,7 +154,7 @@ class Trainer:
         return {row["dataset"] for row in read_evals(self.log.folder) if row["step"] == step} != set(self.evals)
 
     def evaluate(self) -> None:
-        """Evaluate every dataset; their rows are written together. Each gain is paired with the run's first evaluation."""
+        """Evaluate every dataset; their rows are written together. Gains are paired with the run's first evaluation."""
         step, log = self.state.step, self.log
         first = first_answers(log.folder)
         kept = parse_answers(log.kept_answers(step), f"{log.folder}/answers")
@@ -173,9 +175,8 @@ class Trainer:
         cut = mean(answer.finish_reason == "length" for answer in answers)
         if not step and cut > 0.5:
             limit = self.config.eval.max_new_tokens or self.config.sampling.max_new_tokens
-            self.progress.note(
-                f"warning: {cut:.0%} of the model's answers are cut off at {limit} tokens and score 0; raise sampling.max_new_tokens"
-            )
+            told = f"{cut:.0%} of the model's answers are cut off at {limit} tokens and score 0"
+            self.progress.note(f"warning: {told}; raise sampling.max_new_tokens")
         log.write_answers(step, map(asdict, answers))
         log.append_evals(rows)
         self.progress.evaluation(rows)

@@ -7,7 +7,7 @@ that were replaced or dropped; policy/* are over the tokens that were trained on
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from r1v0.base.stats import mean
+from r1v0.base.means import mean
 from r1v0.rollouts.reflection import reflects
 from r1v0.types import Group
 
@@ -15,8 +15,8 @@ from r1v0.types import Group
 def step_row(
     step: int, sampled: Sequence[Group], policy: Mapping[str, float], extra: Mapping[str, float]
 ) -> dict[str, Any]:
-    """One step's metrics; `policy` holds those of the updates (grpo/readings.py), `extra` the verify/*, time/* and memory/* of
-    the trainer."""
+    """One step's metrics; `policy` holds those of the updates (grpo/readings.py), `extra` the verify/*, time/* and
+    memory/* of the trainer."""
     rollouts = [rollout for group in sampled for rollout in group.rollouts]
     lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
     correct = [rollout.score.correct for rollout in rollouts]

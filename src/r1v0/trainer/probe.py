@@ -1,4 +1,5 @@
-"""Does the longest sequence fit into memory? Asked before the first step, so that no run dies of it when lengths grow."""
+"""Does the longest sequence fit into memory? Asked before the first step, so that no run dies of it when lengths
+grow."""
 
 from r1v0.grpo.memory_probe import probe
 from r1v0.grpo.step import Learner, add_gradient

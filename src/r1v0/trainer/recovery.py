@@ -41,8 +41,8 @@ def watch_of(config: Config, folder: Path) -> Watch:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is done about a step's alarms. `serious` are those that an action is for; `back_to` is the checkpoint whose weights a
-    rollback takes, and `lr_scale` the learning rate's share from then on."""
+    """What is done about a step's alarms. `serious` are those that an action is for; `back_to` is the checkpoint
+    whose weights a rollback takes, and `lr_scale` the learning rate's share from then on."""
 
     alarms: Sequence[Alarm]
     serious: Sequence[Alarm]
@@ -99,8 +99,8 @@ def decide(
     dataset: str,
     note: Callable[[str], None],
 ) -> Decision:
-    """What to do about the alarms of the step that was logged last. `dataset` is what checkpoints are compared on; `note` is
-    told of damaged ones."""
+    """What to do about the alarms of the step that was logged last. `dataset` is what checkpoints are compared on;
+    `note` is told of damaged ones."""
     settings = config.health
     serious = [alarm for alarm in alarms if alarm.fatal or alarm.kind != "not_finite"]
     if not serious or (settings.action == "warn" and not any(alarm.fatal for alarm in serious)):

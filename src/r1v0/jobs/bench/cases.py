@@ -1,9 +1,9 @@
 """The comparisons with others: sampling, and a whole GRPO step.
 
 Decides: a case hands each measurement to `record` as it is made, a flat row of names and numbers: {case, setting,
-contender, round, seconds, cpu_s, tokens}; a contender that cannot run leaves a row {case, setting, contender, skipped}.
-Every contender is warmed up on a little work first. `generate` runs at 64 and at 128 rows, and the better of the two is what
-r1v0 is compared with; continuous batching at 32 (8 to 64 made no difference that showed).
+contender, round, seconds, cpu_s, tokens}; a contender that cannot run leaves a row {case, setting, contender,
+skipped}. Every contender is warmed up on a little work first. `generate` runs at 64 and at 128 rows, and the better
+of the two is what r1v0 is compared with; continuous batching at 32 (8 to 64 made no difference that showed).
 """
 
 from collections.abc import Callable, Mapping
@@ -57,8 +57,8 @@ def _transformers(work: Work) -> dict[str, Run]:
 def whole_step(
     work: Work, rounds: int, record: Record, others: bool = True, dtype: torch.dtype = torch.float32
 ) -> None:
-    """A GRPO step, sampling to update: all groups with a gradient, and half of them without. r1v0 takes its turns between
-    TRL's steps, of which the first is not counted. Both compute in `dtype` and update float32 weights."""
+    """A GRPO step, sampling to update: all groups with a gradient, and half of them without. r1v0 takes its turns
+    between TRL's steps, of which the first is not counted. Both compute in `dtype` and update float32 weights."""
     about = {"case": "step", "setting": f"{work.name}, {str(dtype).removeprefix('torch.')}"}
     optimizer = own.optimizer_of(work, dtype)
     own.step(work.head(2), optimizer, 0.0)

@@ -39,7 +39,8 @@ class HalfRight:
 
 
 def reward(group: int, sample: int, group_size: int, flat: float) -> float:
-    """1 for the first half of a group, but 0 for all of a flat one; `flat` is 0, 0.25 or 0.5 of the groups, evenly spread."""
+    """1 for the first half of a group, but 0 for all of a flat one; `flat` is 0, 0.25 or 0.5 of the groups, evenly
+    spread."""
     is_flat = int((group + 1) * flat) > int(group * flat)
     return float(not is_flat and sample < group_size // 2)
 

@@ -1,8 +1,9 @@
 """The same work done by others: transformers' `generate` and continuous batching, and TRL's GRPOTrainer.
 
-Decides: each peer runs as its own documentation would have it on this machine, at its better setting where there is a
-choice, and without what it does not need here (no vLLM on a CPU, no checkpointing, no KL term, no logging). This is the
-only module of the package that imports `transformers` and `trl`: both are optional, and nothing but a comparison uses them.
+Decides: each peer runs as its own documentation would have it on this machine, at its better setting where there is
+a choice, and without what it does not need here (no vLLM on a CPU, no checkpointing, no KL term, no logging). This
+is the only module of the package that imports `transformers` and `trl`: both are optional, and nothing but a
+comparison uses them.
 """
 
 import importlib.metadata
@@ -42,8 +43,9 @@ def load_peer_model(work: Work) -> Any:
 def run_generate(model: Any, work: Work, rows: int) -> int:
     """Sample with `generate`, `rows` completions at a time; the tokens sampled.
 
-    Whole distribution as in r1v0 (its default keeps the 50 likeliest tokens). Lengths are kept by a StoppingCriteria, which
-    costs one comparison a step; a finished row is padded to the end of its batch, that is how `generate` works.
+    Whole distribution as in r1v0 (its default keeps the 50 likeliest tokens). Lengths are kept by a
+    StoppingCriteria, which costs one comparison a step; a finished row is padded to the end of its batch, that is
+    how `generate` works.
     """
     from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
@@ -82,9 +84,10 @@ def run_continuous_batching(model: Any, work: Work, rows: int, longest: int) -> 
     """Sample with `generate_batch`'s machinery, at most `rows` completions at a time; the tokens sampled, and the
     clock from the first request to the last result: stopping its thread takes seconds, which a server does once.
 
-    Its manager is used because only `add_request` takes a length for each request. The manager is kept from call to call
-    (`persistent_manager`), as one would in training: making it takes seconds. The first call sizes it, for sequences of
-    `longest` tokens: one dense mask spans the whole cache on a CPU, so that a larger cache would cost it more.
+    Its manager is used because only `add_request` takes a length for each request. The manager is kept from call to
+    call (`persistent_manager`), as one would in training: making it takes seconds. The first call sizes it, for
+    sequences of `longest` tokens: one dense mask spans the whole cache on a CPU, so that a larger cache would cost
+    it more.
     """
     from transformers import ContinuousBatchingConfig, GenerationConfig
     from transformers.generation.continuous_batching.requests import logger
@@ -134,9 +137,9 @@ def run_trl(
     reading, tokens)` is called between the steps, so that others can take turns.
 
     Micro-batches of 16 completions, no checkpointing, no KL term, the whole distribution, AdamW at 1e-6. `dtype`
-    bfloat16 is TRL's default, autocast on float32 weights; float32 turns that off. The rest is TRL's default. Lengths are kept by a
-    LogitsProcessor that forbids the end token until it is due: two operations a step. The clock runs from
-    `on_step_begin` to `on_step_end`: generation, rewards, backward, update, and no logging.
+    bfloat16 is TRL's default, autocast on float32 weights; float32 turns that off. The rest is TRL's default.
+    Lengths are kept by a LogitsProcessor that forbids the end token until it is due: two operations a step. The
+    clock runs from `on_step_begin` to `on_step_end`: generation, rewards, backward, update, and no logging.
     """
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
@@ -172,9 +175,10 @@ def run_trl(
         config = GRPOConfig(
             output_dir=folder, max_steps=len(flats), per_device_train_batch_size=micro,
             gradient_accumulation_steps=rows // micro, num_generations=work.group_size,
-            max_completion_length=work.max_new_tokens, temperature=1.0, top_k=0, top_p=1.0, beta=0.0, learning_rate=1e-6,
-            lr_scheduler_type="constant", bf16=dtype == torch.bfloat16, gradient_checkpointing=False, use_cpu=True, report_to="none",
-            logging_strategy="no", save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
+            max_completion_length=work.max_new_tokens, temperature=1.0, top_k=0, top_p=1.0, beta=0.0,
+            learning_rate=1e-6,
+            lr_scheduler_type="constant", bf16=dtype == torch.bfloat16, gradient_checkpointing=False, use_cpu=True,
+            report_to="none", logging_strategy="no", save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
         )  # fmt: skip
         trainer = GRPOTrainer(
             model=model, reward_funcs=rewards, args=config, processing_class=tokenizer, callbacks=[Timer()],

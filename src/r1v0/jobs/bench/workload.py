@@ -37,8 +37,8 @@ SEEN = 3  # tokens by which a completion of a random model is recognised: two of
 
 @dataclass(frozen=True)
 class Work:
-    """`prompts` [P], and the tokens wanted of each of their completions, `lengths` [P][G]. With `forced` every engine is
-    made to stop there; without, completions end by themselves and `lengths` only says how many there are."""
+    """`prompts` [P], and the tokens wanted of each of their completions, `lengths` [P][G]. With `forced` every
+    engine is made to stop there; without, completions end by themselves and `lengths` only says how many there are."""
 
     name: str
     policy: Policy
@@ -122,8 +122,8 @@ def sampling(work: Work, slots: int = 128) -> SamplingSettings:
 
 
 class LengthStops:
-    """Ends each completion at a length from a list. The sampler shows tokens, not whose they are; so a completion is known
-    by its first tokens, which takes one look-up a token (that time is r1v0's own loss)."""
+    """Ends each completion at a length from a list. The sampler shows tokens, not whose they are; so a completion is
+    known by its first tokens, which takes one look-up a token (that time is r1v0's own loss)."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
         self.waiting = list(reversed(lengths))

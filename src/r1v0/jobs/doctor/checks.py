@@ -54,13 +54,15 @@ def learning(record: Record) -> Iterator[Finding]:
         if len(record.metrics) >= 2 * SPAN and first is not None and last is not None:
             yield warning(
                 "learning",
-                f"no two held-out evaluations to compare; training reward went from {first:.2f} to {last:.2f}. Set eval.on",
+                f"no two held-out evaluations to compare; training reward went from {first:.2f} to "
+                f"{last:.2f}. Set eval.on",
             )
         return
     gain, low, high, kind = _gain(rows[0], rows[-1])
     text = (
         f"{rows[-1].get('dataset')}: accuracy {share(number(rows[0]['accuracy']))} at step {rows[0]['step']}, "
-        f"{share(number(rows[-1]['accuracy']))} at step {rows[-1]['step']}; gain {gain:+.3f} [{low:+.3f}, {high:+.3f}] ({kind})"
+        f"{share(number(rows[-1]['accuracy']))} at step {rows[-1]['step']}; gain {gain:+.3f} [{low:+.3f}, "
+        f"{high:+.3f}] ({kind})"
     )
     if record.config.reward.control == "random":
         yield (problem if low > 0 else ok)("learning", f"a control with random rewards, which must not learn. {text}")
@@ -148,7 +150,8 @@ def updates(record: Record) -> Iterator[Finding]:
     if clipped is not None and clipped > 0.2:
         yield warning(
             "clipping",
-            f"{share(clipped)} of tokens are clipped: fewer updates a batch (grpo.minibatches, grpo.epochs), or a lower optimizer.lr",
+            f"{share(clipped)} of tokens are clipped: fewer updates a batch (grpo.minibatches, grpo.epochs), "
+            "or a lower optimizer.lr",
         )
 
 
@@ -157,7 +160,10 @@ def flat_groups(record: Record) -> Iterator[Finding]:
     flat, right, wrong = (record.last(f"groups/{name}") for name in ("flat_frac", "all_correct_frac", "all_wrong_frac"))
     if flat is None or right is None or wrong is None:
         return
-    text = f"{share(flat)} of groups were flat in the last {SPAN} steps ({share(right)} all right, {share(wrong)} all wrong)"
+    text = (
+        f"{share(flat)} of groups were flat in the last {SPAN} steps ({share(right)} all right, {share(wrong)} "
+        "all wrong)"
+    )
     if flat <= 0.7:
         yield ok("flat groups", text)
         return
@@ -181,8 +187,10 @@ def truncation(record: Record) -> Iterator[Finding]:
         key = "eval.max_new_tokens" if record.config.eval.max_new_tokens else "sampling.max_new_tokens"
         yield warning(
             "truncation",
-            f"of the held-out answers {', '.join(f'{share(cut)} of {name}' for name, cut in many.items())} were cut off at {tokens} tokens "
-            f"in the last evaluation and count as wrong: with a larger {key} accuracy may be higher, and the growth of length is "
+            f"of the held-out answers {', '.join(f'{share(cut)} of {name}' for name, cut in many.items())} "
+            f"were cut off at {tokens} tokens "
+            f"in the last evaluation and count as wrong: with a larger {key} accuracy may be higher, and the "
+            "growth of length is "
             "measured up to that limit only",
         )
     cut = record.last("length/truncated_frac")

@@ -68,7 +68,8 @@ def lengths(record: Record) -> Iterator[Finding]:
     else:
         yield ok(
             "length",
-            f"mean length {before:.0f} to {now:.0f} tokens; wrong answers grew {wrong:.1f} times, right ones {right:.1f} times",
+            f"mean length {before:.0f} to {now:.0f} tokens; wrong answers grew {wrong:.1f} times, right ones "
+            f"{right:.1f} times",
         )
 
 
@@ -80,7 +81,10 @@ def duplicates(record: Record) -> Iterator[Finding]:
     before, now = (_repeated(record.rollouts(step)) for step in (steps[0], steps[-1]))
     if before is None or now is None:
         return
-    text = f"{share(now)} of completions repeat another of their group word for word at step {steps[-1]} ({share(before)} at step {steps[0]})"
+    text = (
+        f"{share(now)} of completions repeat another of their group word for word at step {steps[-1]} "
+        f"({share(before)} at step {steps[0]})"
+    )
     if now > 0.5 and now > before + 0.2:
         yield warning("duplicates", f"{text}: the policy has little left to choose from; see entropy")
     else:

@@ -109,7 +109,8 @@ def time_split(record: Record) -> Iterator[Finding]:
     spent = whole + evaluating
     other = max(0.0, whole - sampling - verifying - training)
     text = (
-        f"{clock(spent)}: sampling {share(sampling / spent)}, grading {share(verifying / spent)}, training {share(training / spent)}, "
+        f"{clock(spent)}: sampling {share(sampling / spent)}, grading {share(verifying / spent)}, training "
+        f"{share(training / spent)}, "
         f"evaluating {share(evaluating / spent)}, other {share(other / spent)}"
     )
     advice = [
@@ -129,7 +130,10 @@ def disk(record: Record) -> Iterator[Finding]:
     sizes = {name: _size(record.folder / name) for name in (runlog.CHECKPOINTS, runlog.ROLLOUTS)}
     count = len(checkpoints_in(record.folder))
     each, free = sizes[runlog.CHECKPOINTS] // max(1, count), free_bytes(record.folder / runlog.METRICS)
-    text = f"{amount_of(sizes[runlog.CHECKPOINTS])} in {count} checkpoints, {amount_of(sizes[runlog.ROLLOUTS])} of rollouts"
+    text = (
+        f"{amount_of(sizes[runlog.CHECKPOINTS])} in {count} checkpoints, {amount_of(sizes[runlog.ROLLOUTS])} of "
+        "rollouts"
+    )
     unfinished = not record.metrics or int(record.metrics[-1]["step"]) < record.config.steps
     if unfinished and 0 <= free < 2 * each:
         yield problem("disk", f"{text}; {amount_of(free)} are free, less than two checkpoints need: make room")

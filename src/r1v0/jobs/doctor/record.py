@@ -16,7 +16,8 @@ from typing import Any
 from r1v0.base import reading
 from r1v0.base.command import typed
 from r1v0.base.errors import UserError
-from r1v0.base.stats import mean, number, numbers
+from r1v0.base.means import mean
+from r1v0.base.stats import number, numbers
 from r1v0.config import Config, parse
 from r1v0.runs import runlog
 
@@ -30,7 +31,8 @@ MOST_ROLLOUTS = 4096
 
 @dataclass(frozen=True)
 class Record:
-    """What could be read of a run. `damaged` names files that hold something unreadable; a torn last line is no damage."""
+    """What could be read of a run. `damaged` names files that hold something unreadable; a torn last line is no
+    damage."""
 
     folder: Path
     config: Config
@@ -81,7 +83,8 @@ def read(folder: Path) -> Record:
     """Read a run folder. Raises UserError only if it is none."""
     if (folder / runlog.EVAL_PLAN).is_file() and not (folder / runlog.METRICS).exists():
         raise UserError(
-            f"{folder} holds an evaluation of `{typed('eval')}`, not a run: draw it by `{typed('plot', folder)}`, or give the folder of a run"
+            f"{folder} holds an evaluation of `{typed('eval')}`, not a run: draw it by "
+            f"`{typed('plot', folder)}`, or give the folder of a run"
         )
     runlog.need_run(folder)
     damaged: list[str] = []

@@ -1,11 +1,11 @@
 """How long a step takes on a named card: floating-point operations, bytes moved, and stated efficiencies.
 
-Decides: sampling is bound by the memory's bandwidth or by arithmetic, whichever is slower, at the share of it that good
-kernels reach; training by arithmetic at a usual share of the peak. Data sheets' dense bfloat16 rates; on a CPU float32 and
-per core, of a 2024 server. An estimate to plan with, good to a factor of 1.5 on a GPU and of 2 on a CPU.
+Decides: sampling is bound by the memory's bandwidth or by arithmetic, whichever is slower, at the share of it that
+good kernels reach; training by arithmetic at a usual share of the peak. Data sheets' dense bfloat16 rates; on a CPU
+float32 and per core, of a 2024 server. An estimate to plan with, good to a factor of 1.5 on a GPU and of 2 on a CPU.
 
-    operations a token   forward 2 M + 4 L q context (M: weights of all matrices and the head; Kaplan et al., arXiv 2001.08361,
-                         table 1), backward twice that, one forward more with checkpointing
+    operations a token   forward 2 M + 4 L q context (M: weights of all matrices and the head; Kaplan et al.,
+                         arXiv 2001.08361, table 1), backward twice that, one forward more with checkpointing
 """
 
 import os
@@ -18,8 +18,8 @@ from r1v0.jobs.plan.shapes import Shape
 
 @dataclass(frozen=True)
 class Card:
-    """`memory` GiB, `bandwidth` bytes/s, `bfloat16` and `float32` operations a second; the shares of both that decoding and
-    training reach; and what a decoding step costs however little it does, in seconds a layer."""
+    """`memory` GiB, `bandwidth` bytes/s, `bfloat16` and `float32` operations a second; the shares of both that
+    decoding and training reach; and what a decoding step costs however little it does, in seconds a layer."""
 
     title: str
     memory: float
@@ -59,7 +59,8 @@ _DECORATION = re.compile(r"nvidia|geforce|rtx|tesla|tensor|core|gpu|sxm[0-9]*|hb
 
 
 def find_card(name: str) -> Card | None:
-    """The card by any of its usual names: rtx4090, "RTX 4090", a100-80gb, "NVIDIA H100 80GB HBM3". None if it is not known."""
+    """The card by any of its usual names: rtx4090, "RTX 4090", a100-80gb, "NVIDIA H100 80GB HBM3". None if it is not
+    known."""
     lower = name.lower().replace("generation", "")
     bare = _DECORATION.sub("", lower)
     known = {_DECORATION.sub("", key): card for key, card in CARDS.items()}
@@ -69,8 +70,8 @@ def find_card(name: str) -> Card | None:
 
 
 def cpu_card(threads: int, memory: float, bfloat16: float = 1.0) -> Card:
-    """This machine's CPU, as far as is known without measuring it: `threads` cores (0: all). `bfloat16`: what a product in it
-    takes, as a multiple of float32's (`device.bfloat16_cost`)."""
+    """This machine's CPU, as far as is known without measuring it: `threads` cores (0: all). `bfloat16`: what a
+    product in it takes, as a multiple of float32's (`device.bfloat16_cost`)."""
     cores = threads or os.cpu_count() or 1
     rate = 85e9 * cores
     return Card(f"{cores} CPU core{'s' * (cores > 1)}", memory, 20e9, rate / bfloat16, rate, 0.65, 0.45, 2.5e-4)
@@ -78,8 +79,8 @@ def cpu_card(threads: int, memory: float, bfloat16: float = 1.0) -> Card:
 
 @dataclass(frozen=True)
 class Work:
-    """A step: `completions` of `length` tokens on average are trained on `passes` times, over prompts of `prompt` tokens,
-    `group_size` each; `rounds` times as many are sampled, where flat groups are refilled."""
+    """A step: `completions` of `length` tokens on average are trained on `passes` times, over prompts of `prompt`
+    tokens, `group_size` each; `rounds` times as many are sampled, where flat groups are refilled."""
 
     completions: int
     group_size: int
@@ -105,7 +106,8 @@ class Work:
 
 
 def work_of(config: Config, prompt: int, length: float, flat: float = 0.0) -> Work:
-    """A step at that mean length. With refill a share `flat` of each round's groups is sampled anew, `max_refills` times."""
+    """A step at that mean length. With refill a share `flat` of each round's groups is sampled anew, `max_refills`
+    times."""
     grpo = config.grpo
     kept = (grpo.keep_per_group or grpo.group_size) / grpo.group_size
     rounds = sum(flat**round for round in range(1 + grpo.max_refills)) if grpo.refill else 1.0
@@ -131,7 +133,8 @@ class Cost:
 def cost(
     config: Config, shape: Shape, work: Work, card: Card, rows: int, kv_token: float, sizes: tuple[int, int]
 ) -> Cost:
-    """A step with `rows` completions decoded at a time; `sizes` are the bytes of a number in training and in sampling."""
+    """A step with `rows` completions decoded at a time; `sizes` are the bytes of a number in training and in
+    sampling."""
     c = shape.config
     active = shape.matrices + shape.embedding
     q = c.heads * c.head_dim

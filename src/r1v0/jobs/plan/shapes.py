@@ -1,8 +1,8 @@
 """The shape of a model without its weights, and what can be counted from it.
 
-Decides: the shape is read from config.json, of a folder, of the newest checkpoint of a run, or of a hub model that is in
-the cache. For the models that the presets and their users name there is a table, so that a plan needs no network; for
-any other hub id its config.json alone is fetched. The plan says which it was.
+Decides: the shape is read from config.json, of a folder, of the newest checkpoint of a run, or of a hub model that
+is in the cache. For the models that the presets and their users name there is a table, so that a plan needs no
+network; for any other hub id its config.json alone is fetched. The plan says which it was.
 """
 
 import re
@@ -18,7 +18,8 @@ from r1v0.runs.manifest import checkpoints_in
 TINY = Path(__file__).parents[2] / "assets" / "tiny"
 MAX_BYTES = 1 << 20
 
-# family, vocabulary, hidden, intermediate, layers, heads, KV heads, head size, tied embeddings. Source: their config.json.
+# family, vocabulary, hidden, intermediate, layers, heads, KV heads, head size, tied embeddings. Source: their
+# config.json.
 KNOWN = {
     "qwen2.5-0.5b": ("qwen2", 151936, 896, 4864, 24, 14, 2, 64, True),
     "qwen2.5-1.5b": ("qwen2", 151936, 1536, 8960, 28, 12, 2, 128, True),

@@ -1,8 +1,10 @@
-"""Causal attention as matrix products, a block of queries at a time: what trains where there is no flash attention for it.
+"""Causal attention as matrix products, a block of queries at a time: what trains where there is no flash attention
+for it.
 
-Decides: in float32 whatever the inputs' type. Scores are computed again in the backward pass, as in FlashAttention (arXiv
-2205.14135, sec. 3.1), which here needs no running softmax, since a block of queries sees all of its keys at once. On a CPU
-forward and backward take less time than PyTorch's fused kernel, most of all in bfloat16 (docs/performance.md).
+Decides: in float32 whatever the inputs' type. Scores are computed again in the backward pass, as in FlashAttention
+(arXiv 2205.14135, sec. 3.1), which here needs no running softmax, since a block of queries sees all of its keys at
+once. On a CPU forward and backward take less time than PyTorch's fused kernel, most of all in bfloat16
+(docs/performance.md).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Queries of a block, and numbers that the scores of several sequences' blocks may have together: on a CPU half a MiB, which
-# stays in a core's cache; a GPU (not measured) wants few launches. One sequence alone is always taken.
+# Queries of a block, and numbers that the scores of several sequences' blocks may have together: on a CPU half a MiB,
+# which stays in a core's cache; a GPU (not measured) wants few launches. One sequence alone is always taken.
 LIMITS = {"cpu": (64, 1 << 17), "cuda": (1024, 1 << 24)}
 
 
@@ -33,8 +35,8 @@ def fits(bucket: Bucket, heads: int, device: torch.device) -> bool:
 
 
 class BlockAttention(torch.autograd.Function):
-    """Causal attention within each sequence of the buckets, which stand one behind the other:
-    q [sum of n x queries, heads, head_dim], k, v [sum of n x keys, kv_heads, head_dim] -> softmax(q k / sqrt(head_dim)) v, like q.
+    """Causal attention within each sequence of the buckets, which stand one behind the other: q [sum of n x queries,
+    heads, head_dim], k, v [sum of n x keys, kv_heads, head_dim] -> softmax(q k / sqrt(head_dim)) v, like q.
 
     With P the probabilities and G the output's gradient (FlashAttention, appendix B.2):
     dV = P' G, dS = P (G V' - rowsum(P G V')), dQ = dS K / sqrt(head_dim), dK = dS' Q / sqrt(head_dim).
@@ -84,7 +86,8 @@ def _by_bucket(
 
 
 def _blocks(bucket: Bucket, queries: Tensor, keys: Tensor) -> Iterator[tuple[slice, int, Tensor]]:
-    """Of each block of a bucket's queries: its rows, how many keys they see, and their probabilities [., rows, seen]."""
+    """Of each block of a bucket's queries: its rows, how many keys they see, and their probabilities [., rows,
+    seen]."""
     group = queries.shape[1] // bucket.queries
     step = min(LIMITS[queries.device.type][0], bucket.queries)
     future = torch.full((step, step), float("-inf"), dtype=queries.dtype, device=queries.device).triu_(1)
@@ -98,7 +101,8 @@ def _blocks(bucket: Bucket, queries: Tensor, keys: Tensor) -> Iterator[tuple[sli
 
 
 def _by_head(x: Tensor, n: int, kv_heads: int) -> Tensor:
-    """[n x length, heads, d] -> [n x kv_heads, length x (heads / kv_heads), d]: what shares keys is together. In float32."""
+    """[n x length, heads, d] -> [n x kv_heads, length x (heads / kv_heads), d]: what shares keys is together. In
+    float32."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     return (
         x.view(n, -1, kv_heads, x.shape[1] // kv_heads, x.shape[2])

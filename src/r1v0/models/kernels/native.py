@@ -1,13 +1,13 @@
 """native.c for this machine: what a decoding step on a CPU does between its matrix products.
 
-Decides: a step of a small model is some hundred operations of microseconds each, and calling them costs more than what
-they compute; attention, one call for each row and head inside PyTorch, is a third of it. So where the system has a C
-compiler, those steps are compiled when sampling first needs them (half a second; nothing is left on the disk), tried
-beside PyTorch's (tried.py), and used if they agree; in every other case PyTorch's own are. With several threads, attention
-that is long enough is shared out by OpenMP: by the very pool of threads that PyTorch has, as the library is linked with no
-other; where torch has loaded none, attention has one thread. The compiler is the one that CC names, `cc` by default; an
-empty CC switches all this off.
-Sampled logprobs differ from training's by float32 rounding, as between any two kernels.
+Decides: a step of a small model is some hundred operations of microseconds each, and calling them costs more than
+what they compute; attention, one call for each row and head inside PyTorch, is a third of it. So where the system
+has a C compiler, those steps are compiled when sampling first needs them (half a second; nothing is left on the
+disk), tried beside PyTorch's (tried.py), and used if they agree; in every other case PyTorch's own are. With several
+threads, attention that is long enough is shared out by OpenMP: by the very pool of threads that PyTorch has, as the
+library is linked with no other; where torch has loaded none, attention has one thread. The compiler is the one that
+CC names, `cc` by default; an empty CC switches all this off. Sampled logprobs differ from training's by float32
+rounding, as between any two kernels.
 """
 
 import ctypes
@@ -27,8 +27,17 @@ from r1v0.models.tried import Pairs, leave_out, works
 
 SOURCE = Path(__file__).with_name("native.c")
 # No -ffast-math: it would set the whole process to flush denormal numbers, and forget about NaN.
-FLAGS = ("-std=c11", "-ffp-contract=fast", "-O3", "-march=native", "-fPIC",
-         "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros")  # fmt: skip
+FLAGS = (
+    "-std=c11",
+    "-ffp-contract=fast",
+    "-O3",
+    "-march=native",
+    "-fPIC",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fassociative-math",
+    "-fno-signed-zeros",
+)
 DTYPES = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
 MOST_QUERIES = 4  # answered together: as many sums as the registers hold
 SHORTEST = 1 << 14  # numbers of keys that one call attends over, under which more threads gain nothing
@@ -47,8 +56,20 @@ class Kernels:
             "rms_norm": (number, number, pointer, pointer, ctypes.c_float, pointer),
             "rotate": (number, number, number, pointer, number, pointer, pointer, pointer),
             "swiglu": (number, number, pointer, pointer),
-            "attend": (*(number,) * 4, *(pointer, number) * 3, pointer, pointer, number, *(pointer,) * 4, number, pointer, pointer, number, pointer),
-        }.items():  # fmt: skip
+            "attend": (
+                *(number,) * 4,
+                *(pointer, number) * 3,
+                pointer,
+                pointer,
+                number,
+                *(pointer,) * 4,
+                number,
+                pointer,
+                pointer,
+                number,
+                pointer,
+            ),
+        }.items():
             function = getattr(library, name)
             function.argtypes, function.restype = kinds, None
             setattr(self, "_" + name, function)
@@ -71,7 +92,8 @@ class Kernels:
         return out
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """transformer.rotate: x [T, heads, head_dim], its last two dimensions contiguous; cos, sin [T, 1, head_dim / 2]."""
+        """transformer.rotate: x [T, heads, head_dim], its last two dimensions contiguous; cos, sin [T, 1, head_dim /
+        2]."""
         tokens, heads, dim = x.shape
         out = x.new_empty(tokens, heads, dim)
         self._rotate(tokens, heads, dim // 2, x.data_ptr(), x.stride(0), cos.data_ptr(), sin.data_ptr(), out.data_ptr())
@@ -96,20 +118,39 @@ class Kernels:
         own: Tensor,
         scratch: Tensor,
     ) -> Tensor:
-        """Store one new token's key and value in each row's slot, at `own` [rows], and attend over the row's prompt and slot.
+        """Store one new token's key and value in each row's slot, at `own` [rows], and attend over the row's prompt
+        and slot.
 
-        q [rows, heads, head_dim], k, v [rows, kv_heads, head_dim]; keys and values of `prompts` and `slots`
-        [., kv_heads, room, head_dim]; owners, starts [rows]: each row's prompt and its length (0: none); scratch float32
+        q [rows, heads, head_dim], k, v [rows, kv_heads, head_dim]; keys and values of `prompts` and `slots` [.,
+        kv_heads, room, head_dim]; owners, starts [rows]: each row's prompt and its length (0: none); scratch float32
         [threads, `queries` x the longest row]. Returns [rows, heads, head_dim].
         """
         rows, heads, dim = q.shape
         out = q.new_empty(rows, heads, dim)
         self._attend(
-            scratch.shape[0], rows, k.shape[1], heads // k.shape[1], q.data_ptr(), q.stride(0), k.data_ptr(), k.stride(0), v.data_ptr(), v.stride(0),
-            prompts[0].data_ptr(), prompts[1].data_ptr(), prompts[0].shape[2], owners.data_ptr(), starts.data_ptr(),
-            slots[0].data_ptr(), slots[1].data_ptr(), slots[0].shape[2], own.data_ptr(),
-            scratch.data_ptr(), scratch.shape[1], out.data_ptr(),
-        )  # fmt: skip
+            scratch.shape[0],
+            rows,
+            k.shape[1],
+            heads // k.shape[1],
+            q.data_ptr(),
+            q.stride(0),
+            k.data_ptr(),
+            k.stride(0),
+            v.data_ptr(),
+            v.stride(0),
+            prompts[0].data_ptr(),
+            prompts[1].data_ptr(),
+            prompts[0].shape[2],
+            owners.data_ptr(),
+            starts.data_ptr(),
+            slots[0].data_ptr(),
+            slots[1].data_ptr(),
+            slots[0].shape[2],
+            own.data_ptr(),
+            scratch.data_ptr(),
+            scratch.shape[1],
+            out.data_ptr(),
+        )
         return out
 
 

@@ -6,7 +6,8 @@ float32, and a second kernel weighs the parts by their log-sum-exp. The queries 
 one matrix product, padded to the 16 that tl.dot wants at least; a head dimension that is no power of two is padded
 and masked. A program loads one whole page at a time, so a page's address is one scalar. The number of splits depends
 on the shapes alone and the lengths are read on the device: nothing waits for the host, so a CUDA graph can hold all
-of it. Offsets into the pool are int64. TRITON_INTERPRET=1 runs the same code on a CPU (tests/models/test_triton_decode.py).
+of it. Offsets into the pool are int64. TRITON_INTERPRET=1 runs the same code on a CPU
+(tests/models/test_triton_decode.py).
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"
@@ -49,7 +50,8 @@ def attention(q: Tensor, keys: Tensor, values: Tensor, table: Tensor, lengths: T
 
 
 def store(k: Tensor, v: Tensor, keys: Tensor, values: Tensor, cells: Tensor) -> None:
-    """Write row i of k and v [rows, kv_heads, head_dim] to the cell `cells[i]` (page * page_size + place) of the pool."""
+    """Write row i of k and v [rows, kv_heads, head_dim] to the cell `cells[i]` (page * page_size + place) of the
+    pool."""
     rows, width = k.shape[0], k.shape[1] * k.shape[2]
     assert k.stride()[1:] == v.stride()[1:] == (k.shape[2], 1)
     _store[(rows,)](

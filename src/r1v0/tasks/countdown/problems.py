@@ -91,7 +91,8 @@ def problems(name: str) -> list[Problem]:
 
 
 def train_problem(seed: int, index: int) -> Problem:
-    """Training problem number `index`, of endlessly many: a pure function, so a resumed run needs no generator state."""
+    """Training problem number `index`, of endlessly many: a pure function, so a resumed run needs no generator
+    state."""
     rng = random.Random(key(seed, "countdown-train", index))
     numbers, candidate = draw("countdown-train", rng)
     return problem_of("countdown-train", numbers, candidate.value, f"{index}")
@@ -190,8 +191,9 @@ def parse_answer(answer: str) -> tuple[int, list[int]]:
 
 
 def solution(answer: str) -> str:
-    """An expression that solves the problem with this answer, for example "((3*7)-4)" for "17 from 3 7 4"; empty if none does,
-    or with more than five numbers. Numbers of any size, not only those of the splits. Raises UserError as `parse_answer` does."""
+    """An expression that solves the problem with this answer, for example "((3*7)-4)" for "17 from 3 7 4"; empty if
+    none does, or with more than five numbers. Numbers of any size, not only those of the splits. Raises UserError as
+    `parse_answer` does."""
     target, numbers = parse_answer(answer)
     return _reach(target, [(number, str(number)) for number in numbers]) if len(numbers) <= 5 else ""
 

@@ -1,9 +1,9 @@
 """A user's own reward: FILE.py:FUNCTION.
 
-Decides: the file is run in the grading processes only, with their limits and without the trainer's environment. Whatever
-is wrong with it is the user's to know: a function that raises anything (`sys.exit()` and Ctrl-C's exception too), or
-returns something that is not a score, stops the run with one line. One that takes too long or ends its process
-(`os._exit()`, too much memory, a crash in C) is graded 0, and the first time of each kind is told (pool.py).
+Decides: the file is run in the grading processes only, with their limits and without the trainer's environment.
+Whatever is wrong with it is the user's to know: a function that raises anything (`sys.exit()` and Ctrl-C's exception
+too), or returns something that is not a score, stops the run with one line. One that takes too long or ends its
+process (`os._exit()`, too much memory, a crash in C) is graded 0, and the first time of each kind is told (pool.py).
 """
 
 import contextlib
@@ -22,7 +22,8 @@ from r1v0.types import Problem, Score
 
 
 def load(name: str) -> RewardFunction:
-    """The function, with its result made a Score. Raises UserError if the file cannot be run or has no such function."""
+    """The function, with its result made a Score. Raises UserError if the file cannot be run or has no such
+    function."""
     path, _, attribute = name.rpartition(":")
     function = getattr(_module(Path(path).resolve(), name), attribute, None)
     if function is None:
@@ -48,8 +49,8 @@ def load(name: str) -> RewardFunction:
 
 
 def as_score(result: Any, name: str) -> Score:
-    """A user's result as a Score. A number is a reward, and "correct" from 1 on; one of NumPy's or in an array alone is one
-    too. Raises UserError for anything else."""
+    """A user's result as a Score. A number is a reward, and "correct" from 1 on; one of NumPy's or in an array alone
+    is one too. Raises UserError for anything else."""
     if isinstance(result, Score):
         reward = as_score(result.reward, name).reward
         extracted = None if result.extracted is None else str(result.extracted)

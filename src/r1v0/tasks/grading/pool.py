@@ -1,9 +1,9 @@
 """The verifier: grades completions while the trainer samples.
 
-Decides: what is cheap is decided at once, in `submit`: rewards that are not isolated, strict matches, and answers seen
-before. The rest goes to `processes.Processes`, which gives every task an end. The same question asked twice while it is
-being answered is asked once. A verdict that could not be reached has reward 0 and says so in `Score.failure` and `.why`;
-of a user's own reward each reason is also told once, to whoever collects the verdicts.
+Decides: what is cheap is decided at once, in `submit`: rewards that are not isolated, strict matches, and answers
+seen before. The rest goes to `processes.Processes`, which gives every task an end. The same question asked twice
+while it is being answered is asked once. A verdict that could not be reached has reward 0 and says so in
+`Score.failure` and `.why`; of a user's own reward each reason is also told once, to whoever collects the verdicts.
 """
 
 import logging
@@ -36,9 +36,9 @@ _warn = logging.getLogger("r1v0").warning
 class Counters:
     """What happened since the verifier was made.
 
-    `graded` verdicts, of them `strict` by strict match, `disagreements` right by equivalence and not by strict match,
-    `timeouts` and `crashes` not reached. `asked` questions went to a process, `cache_hits` did not have to. `restarts` of
-    processes. `busy_s` seconds of grading, added up over processes.
+    `graded` verdicts, of them `strict` by strict match, `disagreements` right by equivalence and not by strict
+    match, `timeouts` and `crashes` not reached. `asked` questions went to a process, `cache_hits` did not have to.
+    `restarts` of processes. `busy_s` seconds of grading, added up over processes.
     """
 
     graded: int = 0
@@ -59,8 +59,8 @@ class Counters:
 
 @dataclass(slots=True)
 class _Job:
-    """A completion and the parts of its verdict that are there; `missing` ones are with the processes. `stated`: whether it
-    states an answer, where both readings are asked for."""
+    """A completion and the parts of its verdict that are there; `missing` ones are with the processes. `stated`:
+    whether it states an answer, where both readings are asked for."""
 
     missing: int
     scores: dict[str, Score]
@@ -71,9 +71,9 @@ class _Job:
 class Verifier:
     """Grades completions: `submit` each, `collect` the verdicts. A context manager; `close` ends the processes.
 
-    Processes are started at once and in the background, and only if a reward of the config is isolated. `submit`, `poll`
-    and `collect` belong to one thread, which may be any. They raise UserError for a user's function that fails and for
-    processes that cannot be started; the constructor raises it for an unknown reward.
+    Processes are started at once and in the background, and only if a reward of the config is isolated. `submit`,
+    `poll` and `collect` belong to one thread, which may be any. They raise UserError for a user's function that
+    fails and for processes that cannot be started; the constructor raises it for an unknown reward.
     """
 
     def __init__(self, config: RewardConfig, note: Callable[[str], None] = _warn) -> None:
@@ -108,8 +108,8 @@ class Verifier:
             return replace(self._counters, restarts=self._processes.restarts if self._processes else 0)
 
     def submit(self, job: int, problem: Problem, text: str, finished: bool, both: bool = False) -> None:
-        """Grade a completion, under a number of yours. Returns at once; cheap verdicts are then already there. `both`: also
-        say what the verdict is under either of `reward.extraction`'s choices."""
+        """Grade a completion, under a number of yours. Returns at once; cheap verdicts are then already there.
+        `both`: also say what the verdict is under either of `reward.extraction`'s choices."""
         started = time.perf_counter()
         scores: dict[str, Score] = {}
         questions: dict[str, Question | None] = {}
@@ -219,7 +219,8 @@ class Verifier:
             self._send(message, lambda *result: self._settle(question, *result))
 
     def _settle(self, question: Question, answer: dict[str, Any], failure: str, seconds: float) -> None:
-        """Tell all who asked, and remember. A timeout is remembered too: it would cost the deadline again. A crash is not."""
+        """Tell all who asked, and remember. A timeout is remembered too: it would cost the deadline again. A crash
+        is not."""
         with self._changed:
             if failure != "crash":
                 self._cache[question] = (answer, failure)

@@ -1,14 +1,14 @@
 """Grading processes that are always killable, and the thread that serves them.
 
 Decides:
-- An answer takes at most `timeout_s` from the moment a process has the task; then the process is killed (SIGKILL, its whole
-  process group) and replaced, and the answer is failure="timeout". No signal, alarm or lock of the graded code is trusted,
-  and nothing needs the main thread.
-- A process that dies loses no task: another process gets it. A task that two processes died of (segmentation fault, out of
-  memory, exit) is failure="crash". Being killed from outside is no fault of the task's, so that it takes six of these.
+- An answer takes at most `timeout_s` from the moment a process has the task; then the process is killed (SIGKILL, its
+  whole process group) and replaced, and the answer is failure="timeout". No signal, alarm or lock of the graded code
+  is trusted, and nothing needs the main thread.
+- A process that dies loses no task: another process gets it. A task that two processes died of (segmentation fault,
+  out of memory, exit) is failure="crash"; where they were killed from outside, it takes six.
 - A process has one task at a time and echoes its number, so answers cannot be swapped.
-- Processes are fresh interpreters, never forks of one that holds torch's threads. Their environment is scrubbed: of the
-  trainer's variables they get PATH, the language and where Python's modules are.
+- Processes are fresh interpreters, never forks of one that holds torch's threads. Their environment is scrubbed: of
+  the trainer's variables they get PATH, the language and where Python's modules are.
 
 The thread sleeps in `select`; it delivers each answer by calling the function that came with the task.
 """
@@ -46,7 +46,7 @@ FAILED_STARTS = 10
 MAX_FRAME = 16 << 20
 
 Deliver = Callable[[dict[str, Any], str, float], None]
-"""Called with (answer, failure, seconds). With a failure, "timeout" or "crash", the answer holds only "why", in words."""
+"""Called with (answer, failure, seconds). With a failure, "timeout" or "crash", the answer holds only "why"."""
 
 
 @dataclass(slots=True)
@@ -72,8 +72,8 @@ class _Worker:
 
 
 class Processes:
-    """`config.workers` grading processes, started in the background. `failed` is called once with the error if they cannot
-    go on: a UserError for a user's function or processes that do not start."""
+    """`config.workers` grading processes, started in the background. `failed` is called once with the error if they
+    cannot go on: a UserError for a user's function or processes that do not start."""
 
     def __init__(self, config: RewardConfig, failed: Callable[[BaseException], None]) -> None:
         self._config = config
@@ -228,7 +228,8 @@ class Processes:
             self._failed_starts += 1
             if self._failed_starts >= FAILED_STARTS:
                 raise UserError(
-                    f"{FAILED_STARTS} grading processes in a row ended before they were ready (exit code {worker.process.wait()}): "
+                    f"{FAILED_STARTS} grading processes in a row ended before they were ready (exit code "
+                    f"{worker.process.wait()}): "
                     f"reward.memory_mb is {self._config.memory_mb}, expected at least 256; raise it, or see what "
                     f"`{shlex.quote(sys.executable)} -m r1v0.tasks.grading.worker 2048 5 math </dev/null` says"
                 )

@@ -1,8 +1,8 @@
 """`r1v0 verify`: explain one verdict, or grade a file.
 
-Decides: here an answer may be given bare. A text in which the reward finds no answer (no box, no tags; for gsm8k no marks
-either) is taken as the answer itself, and a line tells what training would see in it. Otherwise verdicts are those of
-training: the same rewards, processes and deadlines.
+Decides: here an answer may be given bare. A text in which the reward finds no answer (no box, no tags; for gsm8k no
+marks either) is taken as the answer itself, and a line tells what training would see in it. Otherwise verdicts are
+those of training: the same rewards, processes and deadlines.
 """
 
 import json
@@ -79,8 +79,8 @@ def judge(gold: str, answer: str, config: RewardConfig = MATH) -> tuple[list[str
 
 
 def verify_batch(path_in: Path, out: TextIO, config: RewardConfig) -> Summary:
-    """Grade a JSONL file of {"gold", "pred"}; write {"equal", "strict", "extracted", "seconds"} a line, in the same order,
-    with "failure" where there is one. The whole file is checked before anything is written.
+    """Grade a JSONL file of {"gold", "pred"}; write {"equal", "strict", "extracted", "seconds"} a line, in the same
+    order, with "failure" where there is one. The whole file is checked before anything is written.
 
     Raises UserError for a file that cannot be read and for a malformed line, with its place."""
     for _ in _pairs(path_in):

@@ -1,10 +1,11 @@
-"""A grading process: `python -P -m r1v0.tasks.grading.worker MEMORY_MB TIMEOUT_S REWARD...`, started by `pool.Verifier`.
+"""A grading process: `python -P -m r1v0.tasks.grading.worker MEMORY_MB TIMEOUT_S REWARD...`, started by
+`pool.Verifier`.
 
-Decides: it reads one task, answers it, and reads the next, over the socket that is its standard input; a frame is four
-bytes of length and JSON in ASCII (no pickle; lone surrogates survive). It has no deadline of its own, being made to be
-killed. It ignores Ctrl-C, which is for the trainer to handle, and ends when the trainer does: the socket closes, and on
-Linux the kernel kills it; its limit of processor time is for systems where nobody does. It imports neither torch nor the
-trainer.
+Decides: it reads one task, answers it, and reads the next, over the socket that is its standard input; a frame is
+four bytes of length and JSON in ASCII (no pickle; lone surrogates survive). It has no deadline of its own, being
+made to be killed. It ignores Ctrl-C, which is for the trainer to handle, and ends when the trainer does: the socket
+closes, and on Linux the kernel kills it; its limit of processor time is for systems where nobody does. It imports
+neither torch nor the trainer.
 """
 
 import contextlib

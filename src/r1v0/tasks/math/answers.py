@@ -1,8 +1,8 @@
 """The rewards that compare a final answer with the gold answer, and those for its form.
 
-Decides: an answer that is missing, empty or cut off is wrong. `math` accepts what is mathematically equal; `strict`, plain
-equality after `latex.strict_form`, is recorded beside it. `gsm8k` compares numbers. The format rewards are R1-Zero's
-(arXiv 2501.12948, sec. 2.2.2), made exact: each tag once, in order, nothing around them.
+Decides: an answer that is missing, empty or cut off is wrong. `math` accepts what is mathematically equal; `strict`,
+plain equality after `latex.strict_form`, is recorded beside it. `gsm8k` compares numbers. The format rewards are
+R1-Zero's (arXiv 2501.12948, sec. 2.2.2), made exact: each tag once, in order, nothing around them.
 """
 
 import re
@@ -43,7 +43,8 @@ def as_stated(reward: str, text: str) -> str:
 
 
 def math(problem: Problem, text: str, finished: bool) -> Score:
-    """1 if the last boxed (or tagged) answer equals `problem.answer`. May take for ever on hostile answers: `isolated`."""
+    """1 if the last boxed (or tagged) answer equals `problem.answer`. May take for ever on hostile answers:
+    `isolated`."""
     question = math_quick(problem, text, finished)
     if isinstance(question, Score):
         return question
@@ -53,8 +54,8 @@ def math(problem: Problem, text: str, finished: bool) -> Score:
 
 
 def math_quick(problem: Problem, text: str, finished: bool) -> Score | Question:
-    """`math` without symbolic mathematics: the Score where there is no answer, or it is the gold one to the letter, or both
-    are plain integers. That is most answers of a policy."""
+    """`math` without symbolic mathematics: the Score where there is no answer, or it is the gold one to the letter,
+    or both are plain integers. That is most answers of a policy."""
     answer = extract.answer(text)
     gold = math_gold(problem.answer)
     if not finished or not answer or not gold or len(gold) > extract.MAX_ANSWER:
@@ -85,8 +86,8 @@ def gsm8k(problem: Problem, text: str, finished: bool) -> Score:
 
 
 def format_tags(problem: Problem, text: str, finished: bool) -> Score:
-    """1 if the completion is `<think> reasoning </think> <answer> answer </answer>` and nothing else. The opening tag may be
-    missing, because some templates put it at the end of the prompt."""
+    """1 if the completion is `<think> reasoning </think> <answer> answer </answer>` and nothing else. The opening
+    tag may be missing, because some templates put it at the end of the prompt."""
     body = text.strip().removeprefix("<think>")
     thought, _, rest = body.partition("</think>")
     rest = rest.strip()

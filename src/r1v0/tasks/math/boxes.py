@@ -1,8 +1,9 @@
 r"""Boxes in a completion: `\boxed{...}` (or `\fbox`), and what is stated by several of them.
 
-Decides: the boxes of one statement ("\boxed{1} and \boxed{-2}", "x_1 = \boxed{1}, x_2 = \boxed{-2}") are one answer, the
-list of their contents. So a list can be stated that way, and an answer with two tries is no single number. A mention of
-the box ("I put it in \boxed as asked", "within \boxed{}") states nothing. `\boxed 5` is a box round a number.
+Decides: the boxes of one statement ("\boxed{1} and \boxed{-2}", "x_1 = \boxed{1}, x_2 = \boxed{-2}") are one answer,
+the list of their contents. So a list can be stated that way, and an answer with two tries is no single number. A
+mention of the box ("I put it in \boxed as asked", "within \boxed{}") states nothing. `\boxed 5` is a box round a
+number.
 
 The text is a policy's output, so it is hostile: the work is bounded by len(text) + BOXES * MAX_ANSWER.
 """
@@ -42,7 +43,8 @@ _LONGEST_BETWEEN = 100
 
 
 def last_statement(text: str) -> tuple[int, str] | None:
-    """Where the last statement by closed boxes starts, and its content: one box's, or those of several joined by commas."""
+    """Where the last statement by closed boxes starts, and its content: one box's, or those of several joined by
+    commas."""
     found = _boxes(text)
     last = next(found, None)
     if last is None:
@@ -59,8 +61,8 @@ def last_statement(text: str) -> tuple[int, str] | None:
 
 
 def _one_statement(between: str) -> bool:
-    """Whether the text between two boxes joins them: a comma, a name for the second, nothing in one formula, or "and" with
-    words ("and the larger one is") that begin no other statement ("and so", "no, wait")."""
+    """Whether the text between two boxes joins them: a comma, a name for the second, nothing in one formula, or
+    "and" with words ("and the larger one is") that begin no other statement ("and so", "no, wait")."""
     if len(between) > _LONGEST_BETWEEN:
         return False
     plain = _TEXT.sub(r" \1 ", between)

@@ -24,7 +24,8 @@ _SAID = re.compile(
     r"\s(?:is|are|being|an)\s(?:any |an |some )*integers?\s?\)?$"
 )
 _FOR = re.compile(
-    r"^(.+?)[\s,;:(|]+(?:where|with|for)\s(?:(?:all|any|every|each|some|an)\s)?(?:integers?|integer values of)\s([a-zA-Z])\s?\)?$"
+    r"^(.+?)[\s,;:(|]+(?:where|with|for)\s(?:(?:all|any|every|each|some|an)\s)?(?:integers?|integer values "
+    r"of)\s([a-zA-Z])\s?\)?$"
 )
 _BRACES = re.compile(r"^\\?\{(.*)\\?\}$")
 _LABEL = re.compile(r"^[a-zA-Z]\s?(?:=|\\in(?![a-zA-Z]))\s?(?!\\mathbb)")
@@ -67,8 +68,8 @@ def bare(text: str, other: Family) -> Family | None:
 
 
 def same(gold: Any, gold_letter: Any, answer: Any, answer_letter: Any) -> bool | None:
-    """Whether two lists of expressions, each for every integer, are one set. None if that is not for this function to say
-    (an expression is not linear)."""
+    """Whether two lists of expressions, each for every integer, are one set. None if that is not for this function
+    to say (an expression is not linear)."""
     golds, answers = _lines(gold, gold_letter), _lines(answer, answer_letter)
     if golds is None or answers is None:
         return None

@@ -33,7 +33,8 @@ _LETTERS = r"[a-zA-Z](?:\s?,\s?[a-zA-Z]){0,3}"
 _SETS = r"(?:\s?\\in(?![a-zA-Z])\s?\\mathbb\s?\{?[RCQZN]\}?(?:\s?[\^_]\s?\{?[+*]\}?)?)?"
 _KINDS = r"(?:(?:real|complex|rational|integer|natural|whole|positive|nonnegative|non-negative|numbers?|integers?|reals?|values?|of)\s){0,4}"
 _FOR_ALL = re.compile(
-    rf"[\s,;(]*(?:for (?:all|every|any|each)|\\forall(?![a-zA-Z]))\s?(?:{_KINDS}{_LETTERS}{_SETS}|{_KINDS.replace('){0,4}', '){1,4}')})\s?\)?$"
+    r"[\s,;(]*(?:for "
+    rf"(?:all|every|any|each)|\\forall(?![a-zA-Z]))\s?(?:{_KINDS}{_LETTERS}{_SETS}|{_KINDS.replace('){0,4}', '){1,4}')})\s?\)?$"
 )
 _FOR_ALL_FIRST = re.compile(
     rf"^(?:for (?:all|every|any|each)|\\forall(?![a-zA-Z]))\s?{_KINDS}{_LETTERS}{_SETS}\s?[,:]\s?", re.IGNORECASE
@@ -51,8 +52,8 @@ _APPROXIMATE = re.compile(r"^(.*?)\\approx(?![a-zA-Z])(.*)$")
 
 
 def same_time(gold: str, answer: str) -> bool | None:
-    """Whether two times of the day are the same: 20:34 is 20:34:00 and 8:34 PM, and either may leave PM out. None if one is
-    no time."""
+    """Whether two times of the day are the same: 20:34 is 20:34:00 and 8:34 PM, and either may leave PM out. None if
+    one is no time."""
     time, stated = _clock(gold), _clock(answer)
     if time is None or stated is None:
         return None
@@ -91,7 +92,8 @@ def plain(text: str) -> str:
 
 
 def in_radians(text: str) -> str:
-    r"""Degrees, where there is a trigonometric function, as what they are: \sin 30^\circ -> \sin{(\frac{30\pi}{180})}."""
+    r"""Degrees, where there is a trigonometric function, as what they are: \sin 30^\circ ->
+    \sin{(\frac{30\pi}{180})}."""
     if "circ" not in text or not _TRIGONOMETRIC.search(text):
         return text
     text = _BARE_TRIGONOMETRIC.sub(lambda match: rf"{match[1]}{{(\frac{{{match[2]}\pi}}{{180}})}}", text)

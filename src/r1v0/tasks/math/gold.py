@@ -22,8 +22,8 @@ _BARE_BOX = re.compile(r"\\boxed\s+([^\s${}]+)")
 
 
 def text(value: object) -> str | None:
-    """A cell as text without outer white space: 27.0 is "27", a list is joined by ", ". None if it holds no text; `unfit`
-    says why."""
+    """A cell as text without outer white space: 27.0 is "27", a list is joined by ", ". None if it holds no text;
+    `unfit` says why."""
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, bool) or value is None:
@@ -85,7 +85,8 @@ def answer_is(cell: str) -> str | None:
 
 
 def marked(cell: str) -> str | None:
-    """A worked solution of unknown style: "The answer is:", "####" or \\boxed{...}, the first of these that is there."""
+    """A worked solution of unknown style: "The answer is:", "####" or \\boxed{...}, the first of these that is
+    there."""
     return answer_is(cell) or boxed(cell)
 
 

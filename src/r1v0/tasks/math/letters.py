@@ -15,8 +15,8 @@ _COMMANDS = re.compile(r"(\\[a-zA-Z]+)")
 
 
 def alike(gold: str, answer: str) -> str:
-    """The answer with its functions' arguments, and the functions' case, named as the gold answer's; as it is where that
-    cannot be done without a clash."""
+    """The answer with its functions' arguments, and the functions' case, named as the gold answer's; as it is where
+    that cannot be done without a clash."""
     golds, answers = _DEFINED.findall(gold), _DEFINED.findall(answer)
     if len(golds) == 1 and not answers and "y" not in gold:
         return _AS_Y.sub(lambda _: f"{golds[0][0]}({golds[0][1]})=", answer) if answer.count("y") == 1 else answer
@@ -39,8 +39,9 @@ def alike(gold: str, answer: str) -> str:
 
 
 def pairs(gold: str, answer: str) -> list[list[tuple[str, str]]] | None:
-    """Which values must be equal, where the gold answer names several (x=2, y=3): by their names, or for a list or tuple in
-    order, of the names as written or sorted. Each list is a way to be right. None if the gold answer names none."""
+    """Which values must be equal, where the gold answer names several (x=2, y=3): by their names, or for a list or
+    tuple in order, of the names as written or sorted. Each list is a way to be right. None if the gold answer names
+    none."""
     named, given = _named(gold), _named(answer)
     if named is None:
         return None

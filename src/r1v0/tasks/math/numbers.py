@@ -1,9 +1,9 @@
 r"""Numbers side by side.
 
-Decides: they are never added. "2 2/3" and 2\frac{2}{3} with a proper fraction are mixed numbers, "10 000" is grouped by
-thousands, and any other two numbers side by side are no number, as a parser would add or multiply them at its pleasure: a
-policy that writes "7 8" is not paid for 15. What LaTeX draws as one number (1{2}) is one. Behind a power a number is a
-factor (2^2 3^2).
+Decides: they are never added. "2 2/3" and 2\frac{2}{3} with a proper fraction are mixed numbers, "10 000" is grouped
+by thousands, and any other two numbers side by side are no number, as a parser would add or multiply them at its
+pleasure: a policy that writes "7 8" is not paid for 15. What LaTeX draws as one number (1{2}) is one. Behind a power
+a number is a factor (2^2 3^2).
 """
 
 import re
@@ -86,7 +86,8 @@ def _is_grouped(numbers: list[str]) -> bool:
 
 
 def exact(text: str) -> Fraction | None:
-    """The value of a number that is written out: an integer, a decimal, a power of ten times one, a fraction; else None."""
+    """The value of a number that is written out: an integer, a decimal, a power of ten times one, a fraction; else
+    None."""
     match = _EXACT.fullmatch(text) if len(text) <= 100 else None
     if match is None:
         return None
@@ -100,8 +101,8 @@ def exact(text: str) -> Fraction | None:
 
 
 def equal(gold: str, answer: str) -> bool | None:
-    """Whether two numbers that are written out are equal; None where one is not, or a decimal may be another one rounded.
-    A percentage answers both 10 and 0.1, and is answered by both."""
+    """Whether two numbers that are written out are equal; None where one is not, or a decimal may be another one
+    rounded. A percentage answers both 10 and 0.1, and is answered by both."""
     sides = [(exact(text.removesuffix(r"\%").rstrip()), text.endswith(r"\%")) for text in (gold, answer)]
     (gold_value, gold_percent), (answer_value, answer_percent) = sides
     if gold_value is None or answer_value is None:
@@ -130,7 +131,8 @@ def _rounds(text: str, value: Fraction) -> bool:
 
 
 def mixed(text: str) -> str | None:
-    """The decimal that a mixed number at the start of the text is: "2 1/2" -> "2.5". None if it is none, or has none."""
+    """The decimal that a mixed number at the start of the text is: "2 1/2" -> "2.5". None if it is none, or has
+    none."""
     match = MIXED.match(text)
     if match is None or not int(match[3]) < int(match[4]):
         return None

@@ -1,8 +1,9 @@
-r"""Sets of real numbers, however they are written: intervals and unions, inequalities with "and" and "or", set-builders.
+r"""Sets of real numbers, however they are written: intervals and unions, inequalities with "and" and "or",
+set-builders.
 
-Decides: x<2 \text{ or } x>3, \{x \mid x<2 \text{ or } x>3\} and (-\infty,2)\cup(3,\infty) are one set. Two inequalities with
-only a comma between them are both meant where they meet, else either (x<2, x>3). Named variables must be the same where
-both answers have one.
+Decides: x<2 \text{ or } x>3, \{x \mid x<2 \text{ or } x>3\} and (-\infty,2)\cup(3,\infty) are one set. Two
+inequalities with only a comma between them are both meant where they meet, else either (x<2, x>3). Named variables
+must be the same where both answers have one.
 """
 
 import re

@@ -1,4 +1,5 @@
-r"""The arguments of TeX commands: \frac\pi4, \sqrt2 and ^(...) with braces, as TeX reads them and the parser does not."""
+r"""The arguments of TeX commands: \frac\pi4, \sqrt2 and ^(...) with braces, as TeX reads them and the parser does
+not."""
 
 import re
 
@@ -7,8 +8,8 @@ _COMMAND = re.compile(r"\\(frac|binom|sqrt)(?![a-zA-Z])\s*(?:\[[^\[\]]*\]\s*)?|(
 
 
 def braced(text: str) -> str:
-    """Put braces round the arguments of \\frac and \\binom (two), \\sqrt (one) and ^(...), from the right, so that inner
-    ones are done."""
+    """Put braces round the arguments of \\frac and \\binom (two), \\sqrt (one) and ^(...), from the right, so that
+    inner ones are done."""
     for match in reversed(list(_COMMAND.finditer(text))):
         position = match.end()
         two = match[1] in ("frac", "binom")

@@ -1,8 +1,9 @@
 r"""Units at the end of an answer.
 
-Decides: an answer may leave its unit out, and one that no table knows ("apples") says nothing; but two units that the
-table knows must be the same, with their powers (cm^2, cm^3) and in quotients (m/s, km/h). Units are removed by this table,
-or inside \text. Words that change the number ("3 or more", "half") are no unit: the answer is then no number.
+Decides: an answer may leave its unit out, and one that no table knows ("apples") says nothing; but two units that
+the table knows must be the same, with their powers (cm^2, cm^3) and in quotients (m/s, km/h). Units are removed by
+this table, or inside \text. Words that change the number ("3 or more", "half") are no unit: the answer is then no
+number.
 """
 
 import re
@@ -77,7 +78,8 @@ def marked(text: str) -> str:
 
 
 def without_unit(text: str) -> tuple[str, str]:
-    """The text without the unit at its end, and that unit ("" if no table knows it): "5 m/s^2" -> ("5", "m second^-2")."""
+    """The text without the unit at its end, and that unit ("" if no table knows it): "5 m/s^2" -> ("5", "m
+    second^-2")."""
     match = _UNIT_TEXT.search(text) or _UNIT_WORD.search(text) or _QUOTIENT_OF_LETTERS.search(text)
     if match is None:
         counted = _COUNTED.match(text)
@@ -93,7 +95,8 @@ def without_unit(text: str) -> tuple[str, str]:
 
 
 def _canonical(name: str) -> str:
-    """The unit in the table's words with its powers, in order: "square inches" -> "inch^2". "" if a word is in no table."""
+    """The unit in the table's words with its powers, in order: "square inches" -> "inch^2". "" if a word is in no
+    table."""
     name = re.sub(r"\bper\b", "/", re.sub(r"[{}()\\]|cdot", " ", name)).replace(".", " ")
     powers: dict[str, int] = {}
     sign, before, last = 1, 1, ""

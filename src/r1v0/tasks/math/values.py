@@ -1,11 +1,11 @@
 """Values of expressions: a second opinion beside math-verify, and a first one where it would take for ever.
 
-Decides: two expressions are different where their values are, in relative terms (1e-5 if a decimal is in play, else 1e-12):
-math-verify compares with an absolute bound, so 1/2^99 would equal 1/2^98, and .0000672 .0000673. Expressions in variables
-are the same where they have the same values, to 50 digits, at all of POINTS at which both are defined in real numbers, and
-at least ENOUGH of them; some are negative, so |x| is not x. That is how \\sqrt{1/n} is 1/\\sqrt{n}, and how a long
-trigonometric identity is told in milliseconds. What could hide a difference from 50 digits (a term 10^-30 times another)
-gets no opinion.
+Decides: two expressions are different where their values are, in relative terms (1e-5 if a decimal is in play, else
+1e-12): math-verify compares with an absolute bound, so 1/2^99 would equal 1/2^98, and .0000672 .0000673. Expressions
+in variables are the same where they have the same values, to 50 digits, at all of POINTS at which both are defined
+in real numbers, and at least ENOUGH of them; some are negative, so |x| is not x. That is how \\sqrt{1/n} is
+1/\\sqrt{n}, and how a long trigonometric identity is told in milliseconds. What could hide a difference from 50
+digits (a term 10^-30 times another) gets no opinion.
 """
 
 from typing import Any
@@ -92,8 +92,8 @@ class _Unknown(Exception):
 
 
 def same_function(gold: Any, answer: Any) -> bool | None:
-    """Whether two expressions in variables have the same values wherever both have real ones; False for numbers that are
-    apart. None is no opinion."""
+    """Whether two expressions in variables have the same values wherever both have real ones; False for numbers that
+    are apart. None is no opinion."""
     import mpmath
     from sympy import Float
 
@@ -144,8 +144,8 @@ def _coordinate(number: int, k: int) -> Any:
 
 
 def _real(expression: Any, point: dict[Any, Any]) -> Any:
-    """Its real value at a point. Raises _Undefined without one (a root or logarithm of a negative number), _Unknown for what
-    is not read here: decimals, numbers beyond LARGEST, sums, functions without a name."""
+    """Its real value at a point. Raises _Undefined without one (a root or logarithm of a negative number), _Unknown
+    for what is not read here: decimals, numbers beyond LARGEST, sums, functions without a name."""
     import mpmath
     from sympy import E, Pow, Rational, pi
 

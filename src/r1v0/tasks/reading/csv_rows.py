@@ -10,8 +10,8 @@ from r1v0.base.errors import UserError
 
 
 def records(path: Path) -> Iterator[tuple[int, dict[str, object] | str]]:
-    """Each row's last line in the file, and its cells by column, or what is wrong with it. Raises UserError as a whole file
-    fails, and what `reading.lines` raises."""
+    """Each row's last line in the file, and its cells by column, or what is wrong with it. Raises UserError as a
+    whole file fails, and what `reading.lines` raises."""
     # A byte that is not UTF-8 becomes a surrogate, which the row it stands in is then told by.
     text = (line.decode("utf-8-sig", "surrogateescape") for line in reading.lines(path))
     first = next(reading.lines(path), b"")

@@ -106,8 +106,8 @@ def layout(path: Path) -> Literal["lines", "array", "objects"]:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether every line is UTF-8. Raises UserError for a file that nothing should unpack or hold: a gzip bomb, or a line
-    without an end."""
+    """Whether every line is UTF-8. Raises UserError for a file that nothing should unpack or hold: a gzip bomb, or a
+    line without an end."""
     plain = True
     try:
         for line in reading.lines(path):

@@ -21,10 +21,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset that is read. `train` and `test` are its splits for training and for evaluation; empty: it is not for
-    that. `columns` are the forms in which copies of it are found: the first that a table has is taken. `reward` grades it
-    unless a run names another. An evaluation gives it `tokens` an answer, takes `problems` of it (0: all) and does best with
-    `samples` a problem; `preset` is taken where none is named."""
+    """A dataset that is read. `train` and `test` are its splits for training and for evaluation; empty: it is not
+    for that. `columns` are the forms in which copies of it are found: the first that a table has is taken. `reward`
+    grades it unless a run names another. An evaluation gives it `tokens` an answer, takes `problems` of it (0: all)
+    and does best with `samples` a problem; `preset` is taken where none is named."""
 
     hub: str
     columns: tuple[Columns, ...]

@@ -1,9 +1,9 @@
 """Raw rows: a file, a folder in the hub's own format, or a hub id, as one table.
 
-Decides: `datasets` reads, and memory-maps, whatever is regular; it runs no code of a dataset, and no format but JSON,
-parquet, Arrow and CSV is taken (others may hold pickles). JSON files that it refuses or would bend are read line by line
-here: it fails on a file with one bad line, turns a column of mixed types into numbers ("007" into 7), and needs 16 s and
-2.5 GB for MetaMathQA's array of 395k objects. Every row has a place, so that a bad one can be found and mended.
+Decides: `datasets` reads, and memory-maps, whatever is regular; it runs no code of a dataset, and no format but
+JSON, parquet, Arrow and CSV is taken (others may hold pickles). JSON files that it refuses or would bend are read
+line by line here: it fails on a file with one bad line, turns a column of mixed types into numbers ("007" into 7),
+and needs 16 s and 2.5 GB for MetaMathQA's array of 395k objects. Every row has a place, where a bad one is found.
 """
 
 import glob
@@ -21,14 +21,17 @@ from r1v0.tasks.reading import json_rows
 FORMATS = ("json", "parquet", "arrow", "csv")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?::[\w.-]+)?")
 _SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
-_HELP = "give a .jsonl, .json or .csv (each also .gz) or .parquet file, a folder in the hub's format, or a hub id such as openai/gsm8k"
+_HELP = (
+    "give a .jsonl, .json or .csv (each also .gz) or .parquet file, a folder in the hub's format, or a hub id "
+    "such as openai/gsm8k"
+)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of `data`, a `datasets.Dataset`. `columns` are all that the source has; of a file read here, `data` holds only
-    those that were wanted, as text. `broken` says why a row could not be read at all, `odd[column]` why a cell of it is
-    neither text nor a number; `types[column]` names the type of a column that is neither as a whole."""
+    """Rows of `data`, a `datasets.Dataset`. `columns` are all that the source has; of a file read here, `data` holds
+    only those that were wanted, as text. `broken` says why a row could not be read at all, `odd[column]` why a cell
+    of it is neither text nor a number; `types[column]` names the type of a column that is neither as a whole."""
 
     where: str
     columns: list[str]
@@ -142,7 +145,8 @@ def _read_repository(
 
 
 def _parts(folder: Path | None, hub: str, subsets: Sequence[str]) -> list[tuple[str, str | None]]:
-    """What to load: (path, subset). A folder's subsets are declared in its README.md, or are its subfolders, or are not."""
+    """What to load: (path, subset). A folder's subsets are declared in its README.md, or are its subfolders, or are
+    not."""
     from datasets import get_dataset_config_names
 
     if folder is None:
@@ -227,7 +231,8 @@ def _held(path: Path, wanted: Collection[str]) -> Table:
         raise UserError(f"{path} holds no rows: {_HELP}")
     if not rows.columns:
         raise UserError(
-            f"{path} holds no {'rows' if '.csv' in path.suffixes else 'JSON objects'}: {path}:{rows.lines[0]} {rows.broken.get(0, 'is empty')}; "
+            f"{path} holds no {'rows' if '.csv' in path.suffixes else 'JSON objects'}: {path}:{rows.lines[0]} "
+            f"{rows.broken.get(0, 'is empty')}; "
             "expected UTF-8 text with one object per line, or an array of them"
         )
     data = Dataset(pa.table({name: pa.array(cells, pa.large_string()) for name, cells in rows.cells.items()}))
@@ -243,7 +248,8 @@ def _explain_folder(where: str, error: Exception) -> UserError:
 
 
 def _explain_hub(hub: str, error: Exception) -> UserError:
-    """Why a hub dataset could not be had. `datasets` hides the cause, so the hub is asked once more, for access only."""
+    """Why a hub dataset could not be had. `datasets` hides the cause, so the hub is asked once more, for access
+    only."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
