@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import pytest
 
 import r1v0
+from tests.conftest import ROOT
 
 PACKAGE = Path(r1v0.__file__).parent
 
@@ -33,6 +34,60 @@ FLOORS = (
 )
 TEXT_ONLY = {"report", "runs", "tasks", "config", "types", "base"}  # for grading processes and plots: no torch
 OF_THE_METRICS = {"r1v0.jobs.doctor", "r1v0.jobs.plan", "r1v0.models.sizes"}  # and these, which answer at once
+# Modules whose test has another name: where each is tested. All others have a tests/.../test_NAME.py of their own.
+TESTED_IN = {
+    "base/test_stats": "base/means",
+    "config/test_config": "config/checks config/load config/schema config/text",
+    "faults/test_faults": "base/writing",
+    "grpo/test_budget": "grpo/memory_probe trainer/probe",
+    "grpo/test_losses": "grpo/advantages types",
+    "jobs/test_bench": (
+        "jobs/bench/cases jobs/bench/own jobs/bench/peers jobs/bench/table jobs/bench/timing jobs/bench/verb "
+        "jobs/bench/workload"
+    ),
+    "jobs/test_doctor": "jobs/doctor/checks jobs/doctor/hacking jobs/doctor/operations jobs/doctor/record",
+    "jobs/test_eval": "rollouts/evaluate",
+    "jobs/test_plan": "jobs/plan/cost jobs/plan/report",
+    "jobs/test_plan_memory": "jobs/plan/memory jobs/plan/shapes",
+    "models/test_attention": "models/kernels/block_attention",
+    "models/test_device": "models/memory",
+    "models/test_models": "models/families models/loading models/transformer",
+    "models/test_triton_decode": "models/kernels/triton_layers",
+    "report/test_figures": "report/bars report/compute report/panels report/series report/style",
+    "report/test_progress": "report/live report/status report/table",
+    "runs/test_health": "runs/history runs/watchers",
+    "runs/test_runlog": "runs/records",
+    "runs/test_settings": "runs/claim",
+    "sampling/test_pages": "sampling/engine sampling/graphs",
+    "security/test_fuzz": "tasks/countdown/reward",
+    "security/test_security": (
+        "models/checks tasks/grading/custom tasks/grading/processes tasks/grading/worker tasks/reading/json_rows"
+    ),
+    "tasks/test_countdown": "tasks/countdown/corpus",
+    "tasks/test_data": "tasks/datasets tasks/reading/tables",
+    "tasks/test_data_gold": "tasks/math/gold",
+    "tasks/test_data_kinds": "tasks/reading/csv_rows",
+    "tasks/test_data_mix": "tasks/reading/source",
+    "tasks/test_data_problems": "tasks/problems",
+    "tasks/test_data_sums": "tasks/sums",
+    "tasks/test_reward_countdown": "tasks/countdown/problems",
+    "tasks/test_rewards": "tasks/math/answers",
+    "tasks/test_rewards_dots": "tasks/math/dots",
+    "tasks/test_rewards_equal": "tasks/math/symbolic",
+    "tasks/test_rewards_extract": "tasks/math/boxes tasks/math/extract tasks/math/marks",
+    "tasks/test_rewards_forms": (
+        "tasks/math/families tasks/math/forms tasks/math/latex tasks/math/letters tasks/math/numbers "
+        "tasks/math/ranges tasks/math/tex tasks/math/units tasks/math/values"
+    ),
+    "tasks/test_rewards_unstated": "tasks/math/unstated",
+    "tasks/test_verifier": "tasks/grading/pool",
+    "tasks/test_verifier_batch": "tasks/grading/verify",
+    "test_cli": "base/interrupts jobs/arguments",
+    "trainer/test_checkpoint": "base/notes runs/manifest trainer/half_step",
+    "trainer/test_loop": "grpo/step trainer/setup",
+    "trainer/test_metrics": "grpo/readings",
+    "trainer/test_recovery": "base/keys",
+}
 HEAVY = {
     "datasets",
     "sympy",
@@ -137,6 +192,17 @@ def test_imports_go_downward_only() -> None:
     depth = {name: number for number, floor in enumerate(FLOORS) for name in floor}
     inside = [found for found in OWN if room(found.by) and room(found.by) != room(found.target)]
     assert [found.place for found in inside if depth[room(found.by)] >= depth[room(found.target)]] == []
+
+
+def test_every_module_has_a_test_of_its_name_or_a_line_that_says_where_it_is_tested() -> None:
+    tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests").rglob("test_*.py")}
+    modules = {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")}
+    modules = {name for name in modules if not name.endswith(("__init__", "__main__"))}
+    elsewhere = [name for names in TESTED_IN.values() for name in names.split()]
+    assert len(elsewhere) == len(set(elsewhere))
+    assert set(elsewhere) <= modules
+    assert all((ROOT / "tests" / f"{place}.py").is_file() for place in TESTED_IN)
+    assert {name for name in modules if name.rpartition("/")[2] not in tests} <= set(elsewhere)
 
 
 def test_no_two_modules_need_each_other_to_load() -> None:
