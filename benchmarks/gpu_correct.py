@@ -190,7 +190,7 @@ def _against_full_forward(
         worst = max(worst, float(difference.abs().max()))
         total, tokens = total + float(k3(difference).sum()), tokens + int(scored.sum())
     at_most(rows, f"{what}: largest difference of a sampled logprob to a full forward pass", worst, "nats", error)
-    at_most(rows, f"{what}: KL of sampler and trainer", total / tokens, "nats a token", mismatch)
+    at_most(rows, f"{what}: KL of sampler and trainer", total / tokens, "nats per token", mismatch)
 
 
 def gradients(bench: Bench, rows: list[Row]) -> None:

@@ -245,7 +245,7 @@ def _grpo(bench: Bench, rows: list[Row]) -> None:
     trained = time.perf_counter() - start
     rows.append(Row("training", metrics["tokens/trained"] / trained, "tokens/s", f"{trained:.1f} s, updates and all"))
     rows.append(Row("whole step", sampled + trained, "s"))
-    at_most(rows, "KL of sampler and trainer in that step", metrics["policy/mismatch_kl"], "nats a token", 1e-3)
+    at_most(rows, "KL of sampler and trainer in that step", metrics["policy/mismatch_kl"], "nats per token", 1e-3)
 
 
 def countdown(bench: Bench, rows: list[Row]) -> None:
@@ -269,6 +269,6 @@ def countdown(bench: Bench, rows: list[Row]) -> None:
         took = float(np.median([row[name] for row in metrics]))
         rows += [Row(f"{name}, median", took, "s")]
     kl = max((row["policy/mismatch_kl"] for row in metrics if row["policy/mismatch_kl"] is not None), default=0.0)
-    at_most(rows, "policy/mismatch_kl, largest", kl, "nats a token", 1e-3)
+    at_most(rows, "policy/mismatch_kl, largest", kl, "nats per token", 1e-3)
     first, last = evals[0]["accuracy"], evals[-1]["accuracy"]
     rows.append(Row("accuracy, first and last", f"{first:.3f} -> {last:.3f}", "", "rises", bench.dry or last > first))

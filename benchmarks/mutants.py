@@ -60,6 +60,7 @@ TESTS = {
     "checkpoint": "checkpoint",
     "draw": "draw",
     "health": "health",
+    "history": "health",
     "logprobs": "logprobs",
     "losses": "losses",
     "manifest": "checkpoint",
@@ -67,6 +68,7 @@ TESTS = {
     "sampler": "schedule sampler pages",
     "schedule": "schedule sampler pages",
     "stats": "stats losses",
+    "watchers": "health",
 }
 
 

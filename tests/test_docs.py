@@ -47,8 +47,9 @@ def test_commands_can_be_parsed(document: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_the_table_of_rooms_is_the_tree() -> None:
     package, page = Path(r1v0.__file__).parent, (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    hidden = {"__init__.py", "__main__.py", "__pycache__", "py.typed", "assets"}
-    there = {f"{path.name}/" if path.is_dir() else path.name for path in package.iterdir() if path.name not in hidden}
+    hidden = {"__init__.py", "__main__.py", "py.typed", "assets"}
+    found = [path for path in package.iterdir() if path.is_file() or any(path.rglob("*.py"))]
+    there = {f"{path.name}/" if path.is_dir() else path.name for path in found if path.name not in hidden}
     assert set(re.findall(r"^\| `([\w.]+/?)` \|", page, re.MULTILINE)) >= there
 
 

@@ -85,7 +85,7 @@ def test_majority() -> None:
 
 
 def pairs(both: int, won: int, lost: int, neither: int) -> tuple[list[list[bool]], list[list[bool]]]:
-    """Evaluations with one sample a problem, before and after, of so many problems."""
+    """Evaluations with one sample a problem, before and after, of this many problems."""
     table = [(True, True)] * both + [(False, True)] * won + [(True, False)] * lost + [(False, False)] * neither
     return [[before] for before, _ in table], [[after] for _, after in table]
 

@@ -148,7 +148,7 @@ def test_other_failures_of_the_disk_are_named_too(run: Path, monkeypatch: pytest
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(checkpoint, "save_file", refuse)
-    with pytest.raises(UserError, match=rf"step-00002 cannot be written \({os.strerror(number)}\): mend"):
+    with pytest.raises(UserError, match=rf"step-00002 cannot be written \({os.strerror(number)}\): fix"):
         begin(CONFIG, run, monkeypatch)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00001"]
 

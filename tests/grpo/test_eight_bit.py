@@ -184,7 +184,7 @@ def test_a_missing_package_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.usefixtures("_installed")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_it_learns(dtype: torch.dtype) -> None:
-    """A text by heart in 40 updates, as fast as with float32 states: from ln 80 = 4.4 nats a token to under 0.1.
+    """A text by heart in 40 updates, as fast as with float32 states: from ln 80 = 4.4 nats per token to under 0.1.
 
     The rate is one at which the loss falls smoothly: at 0.01 it goes up and down until the end, and what it is at a
     given update depends on rounding, on every processor and with either kind of states.

@@ -135,7 +135,7 @@ def test_offloaded_masters_are_not_the_parameters() -> None:
 
 
 def test_the_moments_are_there_from_the_start() -> None:
-    """So that the memory that is free before the first step stays free: 4 + 4 bytes a weight."""
+    """So that the memory that is free before the first step stays free: 4 + 4 bytes per weight."""
     optimizer = Optimizer(small_model(), CONFIG, torch.bfloat16)
     weights = sum(p.numel() for p in optimizer.parameters.values())
     state = optimizer.state_tensors()

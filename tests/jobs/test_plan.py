@@ -233,7 +233,7 @@ def test_the_page_says_what_fits_and_exits_0(capsys: pytest.CaptureFixture[str])
     assert main(["plan", "--preset", "qwen2.5-1.5b-math", "--gpu-memory", "40"]) == 0
     page = capsys.readouterr().out
     assert page.splitlines()[-1].startswith("fits: the peak is ")
-    assert "28,672 bytes a token" in page
+    assert "28,672 bytes per token" in page
     assert max(map(len, page.splitlines())) <= 130
 
 

@@ -21,7 +21,7 @@ from tests.jobs.test_plan import QWEN, settings
 
 
 def test_qwen_1_5b_by_hand() -> None:
-    """16 bytes a weight are 23.0 GiB; a token of KV cache 2 x 28 x 2 x 128 x 2 bytes; 16,384 packed tokens with
+    """16 bytes per weight are 23.0 GiB; a token of KV cache 2 x 28 x 2 x 128 x 2 bytes; 16,384 packed tokens with
     checkpointing about 5.3 GiB by an earlier estimate, which held 1.45 GiB of logits instead of slices."""
     parts = count_memory(settings("compute.checkpoint_activations=true"), QWEN, True, 16_384)
     assert parts.weights + parts.gradients + parts.masters + parts.moments == 16 * QWEN.parameters

@@ -41,7 +41,7 @@ def after(step: int, then: Any, before: Any) -> Any:
 ILL: dict[str, tuple[dict[str, Any], list[str]]] = {
     "early_collapse": (
         {"policy__entropy": lambda step: 0.3 if step == 1 else 0.1 if step < 5 else 0.3},
-        ["fell from 0.3 to 0.1 nats a token after 1 step:", "optimizer.warmup_steps"],
+        ["fell from 0.3 to 0.1 nats per token after 1 step:", "optimizer.warmup_steps"],
     ),
     "entropy_low": (
         {"policy__entropy": after(20, 0.05, 0.8)},
@@ -65,7 +65,7 @@ ILL: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "mismatch_kl": (
         {"policy__mismatch_kl": after(20, 0.2, 1e-4)},
-        ["0.05 nats a token apart", "the limit is 0.05", "grpo.minibatches"],
+        ["0.05 nats per token apart", "the limit is 0.05", "grpo.minibatches"],
     ),
     "grad_spike": (
         {"policy__grad_norm": lambda step: 30.0 if step > 20 and step % 2 else 0.5},

@@ -265,7 +265,7 @@ def test_resuming_notes_where_each_part_ran(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_run_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for folder, reason in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "empty", "is no run folder")):
+    for folder, reason in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "empty", "is not a run folder")):
         for read in (recorded.read_metrics, recorded.read_evals, recorded.config_text, runlog.need_run):
             with pytest.raises(UserError, match=reason) as error:
                 read(folder)

@@ -230,7 +230,7 @@ def test_parameters_keep_their_storage_in_an_optimizer_step() -> None:
 
 
 def test_memory_arithmetic_of_qwen_1_5b() -> None:
-    """28 layers x 2 x 2 heads x 128 x 2 bytes a token; 8000 tokens after 500 are 133 pages of 64."""
+    """28 layers x 2 x 2 heads x 128 x 2 bytes per token; 8000 tokens after 500 are 133 pages of 64."""
     bf16 = torch.bfloat16
     assert kv_bytes(QWEN, bf16.itemsize) == 28_672
     page = 64 * 28_672

@@ -128,7 +128,7 @@ def test_the_newest_rows_wait_where_pages_run_out(trace: Trace) -> None:
 
 
 class Pages:
-    """A cache with so many spare pages; a row costs its length, or 1 where it shares a prompt."""
+    """A cache with this many spare pages; a row costs its length, or 1 where it shares a prompt."""
 
     def __init__(self, spare: int) -> None:
         self.spare = spare

@@ -351,7 +351,7 @@ def test_from_one_percent_on_the_run_stops(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", [*many(297), "{", "{", "{"])
     said = message(lambda: load(path))
     assert said.startswith(f"3 of 300 rows of {path} are malformed ({path}:298 is not JSON (JSONDecodeError: ")
-    assert said.endswith("mend or remove them; fewer than 1% would be left out")
+    assert said.endswith("fix or remove them; fewer than 1% would be left out")
     path = jsonl(tmp_path / "b.jsonl", [*many(299), "{", "{"])
     assert load_problems(own(path), 0, note=lambda _: None).malformed == 2
 

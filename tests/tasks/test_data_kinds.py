@@ -310,9 +310,9 @@ def test_csv_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     def told(content: bytes) -> str:
         return refused(written(tmp_path / "a.csv", content))
 
-    assert "(FILE:2 is not UTF-8): mend" in told(b"problem,answer\na\xff,1\nb,2\n")
-    assert "(FILE:3 has no text in column 'answer'): mend" in told(b"problem,answer\na,1\nb,\n")
-    assert "(FILE:3 has 1 cells more than the first line has names): mend" in told(b"problem,answer\na,1\nb,2,3\n")
+    assert "(FILE:2 is not UTF-8): fix" in told(b"problem,answer\na\xff,1\nb,2\n")
+    assert "(FILE:3 has no text in column 'answer'): fix" in told(b"problem,answer\na,1\nb,\n")
+    assert "(FILE:3 has 1 cells more than the first line has names): fix" in told(b"problem,answer\na,1\nb,2,3\n")
     assert told(b'problem,answer\na,"1\n').startswith("FILE is not CSV: unexpected end of data, after line 1")
     assert told(b"a,b\n1,2\n").startswith("FILE has the columns a, b, but mine needs problem + answer")
     assert told(b"problem,answer\n").startswith("FILE holds no rows")

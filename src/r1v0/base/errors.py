@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake the user can mend. `str(error)` is one line, whatever it quotes."""
+    """A mistake the user can fix. `str(error)` is one line, whatever it quotes."""
 
     def __init__(self, message: str) -> None:
         super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message))

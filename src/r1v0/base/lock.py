@@ -39,7 +39,7 @@ def hold(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder} is a file, or lies in one: choose another folder") from None
     except OSError as error:
         raise UserError(
-            f"folder {folder} cannot be written ({error.strerror}): choose another one, or mend its permissions"
+            f"folder {folder} cannot be written ({error.strerror}): choose another one, or fix its permissions"
         ) from None
     try:
         with suppress(OSError):  # a full disk: the kernel's lock holds without a name in it

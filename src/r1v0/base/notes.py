@@ -1,4 +1,4 @@
-"""Lines for the user that are no errors."""
+"""Lines for the user that are not errors."""
 
 import sys
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 Decides: one line is at most MAX_LINE bytes, a file at most MAX_FILE after unpacking, so that neither a line of a
 gigabyte nor a gzip bomb can fill the memory. Only regular files are read line by line: a pipe or a device could keep
-us waiting for ever. `TooLarge` is a ValueError, which is what a damaged file raises anyway.
+us waiting forever. `TooLarge` is a ValueError, which is what a damaged file raises anyway.
 """
 
 import gzip
@@ -27,10 +27,10 @@ class TooLarge(ValueError):
 def lines(path: Path) -> Iterator[bytes]:
     """The lines of a file, unpacked if its name ends in .gz, each with its line break.
 
-    Raises TooLarge; OSError (also for what is no regular file), EOFError or zlib.error where it cannot be read.
+    Raises TooLarge; OSError (also for what is not a regular file), EOFError or zlib.error where it cannot be read.
     """
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(f"{path} is no regular file")
+        raise OSError(f"{path} is not a regular file")
     total = 0
     with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
         while line := file.readline(MAX_LINE + 1):

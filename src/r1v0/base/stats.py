@@ -105,8 +105,8 @@ def powers_up_to(samples: int) -> list[int]:
 
 
 def majority_correct(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
-    """Whether the commonest answer is right, [0, 1] (self-consistency, arXiv 2203.11171). No answer is no vote; among
-    answers that are tied the mean counts."""
+    """Whether the commonest answer is right, [0, 1] (self-consistency, arXiv 2203.11171). No answer is not a vote;
+    among answers that are tied the mean counts."""
     votes = Counter(answer for answer in answers if answer is not None)
     if not votes:
         return 0.0

@@ -27,7 +27,7 @@ def writing(path: Path) -> Iterator[None]:
                 f"{amount_of(free_bytes(path))} are free there; remove what you can spare (old checkpoints take most)"
             )
         else:
-            hint = "mend the folder's permissions or its disk"
+            hint = "fix the folder's permissions or its disk"
         raise UserError(f"{path} cannot be written ({reason}): {hint}. What was saved before is whole") from None
 
 

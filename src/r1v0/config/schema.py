@@ -20,7 +20,7 @@ class DataConfig:
     levels: list[int] = field(default_factory=list)
     """keep only problems of these levels, where the dataset has levels; empty: all"""
     max_problems: int = 0
-    """keep the first so many problems of a seeded shuffle; 0: all"""
+    """keep the first this many problems of a seeded shuffle; 0: all"""
     avoid: list[str] = field(default_factory=list)
     """drop training problems that occur in these datasets (those of eval.on are always dropped)"""
 
@@ -83,13 +83,13 @@ class GrpoConfig:
     refill: bool = False
     """replace flat groups by sampling further problems until `groups` of them have a gradient (DAPO)"""
     max_refills: int = 4
-    """at most so many further rounds of sampling a step"""
+    """at most this many further rounds of sampling a step"""
     groups: int = 16
-    """problems a step"""
+    """problems per step"""
     group_size: int = 8
-    """completions a problem (G)"""
+    """completions per problem (G)"""
     keep_per_group: int = 0
-    """train on so many random rollouts of each group, after the advantages are known; 0: all"""
+    """train on this many random rollouts of each group, after the advantages are known; 0: all"""
     sparse: bool = True
     """drop rollouts whose gradient is exactly 0 before the forward pass; false computes them for comparison"""
     minibatches: int = 1
@@ -152,9 +152,9 @@ class EvalConfig:
     every: int = 10
     """steps between evaluations; there is always one before the first step and one after the last"""
     samples: int = 1
-    """completions a problem (k of pass@k and maj@k)"""
+    """completions per problem (k of pass@k and maj@k)"""
     max_problems: int = 256
-    """at most so many problems of a dataset, the same ones each time; 0: all"""
+    """at most this many problems of a dataset, the same ones each time; 0: all"""
     max_new_tokens: int = 0
     """length limit in tokens; 0: that of training"""
     temperature: float = 1.0
@@ -166,9 +166,10 @@ class CheckpointsConfig:
     every: int = 20
     """steps between checkpoints; there is always one at the end"""
     keep_last: int = 0
-    """delete all but so many of the newest checkpoints, once a new one is safe; 0: keep all"""
+    """delete all but this many of the newest checkpoints, once a new one is safe; 0: keep all"""
     keep_best: int = 0
-    """keep so many more: those with the best accuracy on the first dataset of eval.on, of those that were evaluated"""
+    """keep this many more: those with the best accuracy on the first dataset of eval.on, of those that were
+    evaluated"""
 
 
 @dataclass(frozen=True)
@@ -176,23 +177,23 @@ class HealthConfig:
     action: Literal["warn", "stop", "rollback"] = "warn"
     """what a sign of collapse does: a warning, the end of the run, or back to the best checkpoint at a lower rate"""
     max_skipped: int = 3
-    """so many steps in a row with a non-finite loss or gradient end the run; each skips its update"""
+    """this many steps in a row with a non-finite loss or gradient end the run; each skips its update"""
     max_rollbacks: int = 2
-    """after so many rollbacks the next one ends the run"""
+    """after this many rollbacks the next one ends the run"""
     rollback_lr: float = 0.5
     """each rollback multiplies the learning rate by this"""
     entropy_low: float = 0.1
     """alarm where the entropy falls below this share of the run's first steps; 0: never"""
     entropy_high: float = 4.0
-    """alarm where the entropy rises above so many times that of the run's first steps; 0: never"""
+    """alarm where the entropy rises above this many times that of the run's first steps; 0: never"""
     max_reward_fall: float = 0.2
     """alarm where the mean reward has lost this share of its best, by more than its noise; 0: never"""
     max_truncated: float = 0.5
     """alarm where more than this share of completions is cut off; 0: never"""
     max_mismatch_kl: float = 0.05
-    """alarm where the sampler's and the trainer's distributions are further apart, in nats a token; 0: never"""
+    """alarm where the sampler's and the trainer's distributions are further apart, in nats per token; 0: never"""
     grad_spike: float = 10.0
-    """alarm where gradient norms are again and again so many times their median; 0: never"""
+    """alarm where gradient norms are again and again this many times their median; 0: never"""
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def _field_help(cls: Any) -> dict[str, str]:
     found = {}
     for line, after in zip(body.body, body.body[1:], strict=False):
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(after, ast.Expr):
-            found[line.target.id] = str(ast.literal_eval(after.value)).strip()
+            found[line.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
     return found
 
 

@@ -2,7 +2,7 @@
 
 Decides: a surrogate returns one loss a token, [T]; the total is always (weights * per_token).sum(), because a batch's
 weights hold mask and denominator already (batch.py). So no loss knows about averaging, packing or micro-batches.
-With one update a batch the sampler's logprobs are those of the current policy: the ratio is 1 and nothing is clipped.
+With one update per batch the sampler's logprobs are those of the current policy: the ratio is 1 and nothing is clipped.
 Deviations of other trainers from these equations, and ours from theirs (KL, CISPO's cap, dual clip, Dr. GRPO's 1 / N):
 docs/algorithm.md.
 """

@@ -78,6 +78,6 @@ def longest_case(prompt: int, completion: int, tokens: int, vocab: int) -> Batch
 
 
 def bytes_on_cpu(model: Transformer, tokens: int, side: int) -> float:
-    """What training on so many tokens takes beside weights, gradients and the optimizer's state."""
+    """What training on this many tokens takes beside weights, gradients and the optimizer's state."""
     size, trained = model.norm.dtype.itemsize, model.head_weight.requires_grad
     return sum(activation_bytes(model.config, tokens, False, size, model.checkpoint_activations, side, trained))

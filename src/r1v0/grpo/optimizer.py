@@ -6,13 +6,14 @@ would stay invisible until they had added up to half a step of it. At a learning
 5e-5 of a weight, under half a bfloat16 step (4e-3): plain bfloat16 training loses nearly all of them. A float32 model
 is its own master. Weight decay is for matrices (Loshchilov & Hutter, arXiv 1711.05101), not norms and biases.
 
-Memory, in bytes a weight of a bfloat16 model: 2 weight + 2 gradient + 4 master + 8 moments = 16. The float32 copies of
-the gradients exist a bucket at a time, and the moments from the start: what is free before the first step stays free.
-`offload` keeps masters and moments in CPU memory and updates there: 4 bytes a weight cross the bus instead of the
-24 that an update on the GPU would need, the GPU holds 4 instead of 16, also while it trains, and the CPU moves 28
-bytes a weight through its memory. By arithmetic, for 1.5 G weights: 0.3 s on a bus of 20 GB/s, and 0.3 s at 150 GB/s
-(server) to 1.1 s at 40 GB/s (desktop) in memory; to and from the GPU, the states alone would take 1.7 s.
-`states = "8bit"` (eight_bit.py): 6.1 bytes, without masters. A frozen weight has no gradient, master or moment.
+Memory, in bytes per weight of a bfloat16 model: 2 weight + 2 gradient + 4 master + 8 moments = 16. The float32
+copies of the gradients exist a bucket at a time, and the moments from the start: what is free before the first step
+stays free. `offload` keeps masters and moments in CPU memory and updates there: 4 bytes per weight cross the bus
+instead of the 24 that an update on the GPU would need, the GPU holds 4 instead of 16, also while it trains, and the
+CPU moves 28 bytes per weight through its memory. By arithmetic, for 1.5 G weights: 0.3 s on a bus of 20 GB/s, and
+0.3 s at 150 GB/s (server) to 1.1 s at 40 GB/s (desktop) in memory; to and from the GPU, the states alone would take
+1.7 s. `states = "8bit"` (eight_bit.py): 6.1 bytes, without masters. A frozen weight has no gradient, master or
+moment.
 """
 
 import math

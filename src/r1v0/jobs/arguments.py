@@ -63,7 +63,7 @@ def _for_models(verb: Verb) -> None:
     evaluate = verb("eval", "measure a model on named datasets; goes on where it was stopped if --out is the same")
     evaluate.add_argument("model", metavar="MODEL", help="folder, run folder, hub id or 'tiny'")
     evaluate.add_argument("--on", metavar="NAME[,NAME]", help="datasets (default: those of the preset)")
-    evaluate.add_argument("--samples", type=int, metavar="K", help="answers a problem")
+    evaluate.add_argument("--samples", type=int, metavar="K", help="answers per problem")
     evaluate.add_argument(
         "--template", metavar="NAME[,FILE]", help="prompt templates to compare: names, chat, or .toml files"
     )

@@ -128,7 +128,7 @@ def new_model(seed: int) -> Transformer:
 
 
 def train(model: Transformer, seed: int, steps: int, on_progress: OnProgress | None = None) -> tuple[int, float]:
-    """Train in place; tokens seen, and the mean loss of the last hundred steps in nats a token."""
+    """Train in place; tokens seen, and the mean loss of the last hundred steps in nats per token."""
     optimizers, parts = _optimizers(model)
     losses: list[float] = []
     seen = 0

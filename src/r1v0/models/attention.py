@@ -186,7 +186,7 @@ class _Sequence:
         return len(self.prompt) + len(self.own)
 
     def scores(self, queries: int) -> int:
-        """Twice what so many queries behind the prompt see: all of it, and half of each other."""
+        """Twice what this many queries behind the prompt see: all of it, and half of each other."""
         return queries * (2 * len(self.prompt) + queries)
 
 

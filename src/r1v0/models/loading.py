@@ -68,7 +68,7 @@ class Policy:
 @cache
 def hidden_tokens(tokenizer: Tokenizer) -> frozenset[int]:
     """The tokens that a completion's text leaves out: the tokenizer's special ones. Those that a text is read by stay:
-    tags that open and close (<think>, <answer>, one's own; <s> and </s> are no tags), \\boxed and ####. Left out, they
+    tags that open and close (<think>, <answer>, one's own; <s> and </s> are not tags), \\boxed and ####. Left out, they
     would make a right answer in tags a wrong one, in silence."""
     added = tokenizer.get_added_tokens_decoder()
     words = {token.content.strip() for token in added.values()}
@@ -136,7 +136,7 @@ def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = 
     eos_ids = _eos_ids(folder, tokenizer)
     if max(eos_ids) >= config.vocab:
         raise UserError(
-            f"{folder}: end token {max(eos_ids)} is outside the vocabulary of {config.vocab}: mend "
+            f"{folder}: end token {max(eos_ids)} is outside the vocabulary of {config.vocab}: fix "
             "generation_config.json"
         )
     return Policy(model.eval(), tokenizer, eos_ids, folder)

@@ -39,7 +39,7 @@ HOLES = 1.25  # measured over counted activations on a CPU: 1.1 to 1.45, the mor
 # The update
 BUCKET = 1 << 26  # weights whose gradients are in float32 at the same time: 256 MiB, or one larger matrix
 MOMENT_BLOCK = 256  # 8-bit values that share one float32 scale, in bitsandbytes' kernels
-EIGHT_BIT = 2 * (1 + 4 / MOMENT_BLOCK)  # bytes a weight of two moments in 8 bits
+EIGHT_BIT = 2 * (1 + 4 / MOMENT_BLOCK)  # bytes per weight of two moments in 8 bits
 
 # Sampling
 MOST_SLOTS = 256  # on a GPU: from there on decoding is bound by the cache's bandwidth, and more rows gain little
@@ -55,8 +55,8 @@ def kv_bytes(config: ModelConfig, size: int) -> int:
 
 
 def workers(threads: int, gradients: float, tokens: int, longest: int = 0) -> int:
-    """How many train side by side on a CPU: with `threads` (0: all cores), gradients of so many bytes, micro-batches of
-    `tokens` in all, and sequences of up to `longest`, for which each must have room."""
+    """How many train side by side on a CPU: with `threads` (0: all cores), gradients of this many bytes,
+    micro-batches of `tokens` in all, and sequences of up to `longest`, for which each must have room."""
     most = tokens // max(FEWEST_TOKENS, longest)
     return max(1, min(threads or os.cpu_count() or 1, 1 + int(MOST_COPIES // max(1, gradients)), most))
 

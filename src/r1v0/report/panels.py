@@ -43,7 +43,7 @@ class Panel:
     about: str = ""
     """begins the grey line under the title"""
     hide_zero: bool = False
-    """leave the panel out where there are only zeros: with one update a batch nothing can be clipped"""
+    """leave the panel out where there are only zeros: with one update per batch nothing can be clipped"""
 
 
 def draw_panels(panels: Sequence[Panel], entries: Sequence[Entry], columns: int) -> "Figure | None":

@@ -112,7 +112,7 @@ def smooth(points: Points, width: int) -> Points:
 
 
 def smoothing_width(count: int) -> int:
-    """How far `smooth` reaches for a curve of so many points: a tenth of it, but 1 (nothing) for a short one."""
+    """How far `smooth` reaches for a curve of this many points: a tenth of it, but 1 (nothing) for a short one."""
     return max(1, min(25, count // 10))
 
 
@@ -122,7 +122,7 @@ def _points(rows: list[dict[str, Any]], key: str) -> Points:
 
 
 def _number(value: Any) -> float:
-    """NaN, which is not drawn, for what is no number and for those whose differences no float can hold."""
+    """NaN, which is not drawn, for what is not a number and for those whose differences no float can hold."""
     return float(value) if isinstance(value, int | float) and abs(value) <= LARGEST else math.nan
 
 

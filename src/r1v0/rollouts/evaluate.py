@@ -1,6 +1,6 @@
-"""Evaluation: k sampled answers a problem, graded, with an interval.
+"""Evaluation: k sampled answers per problem, graded, with an interval.
 
-Decides: evaluation samples at a temperature, as R1 does (greedy decoding loops for ever in small models trained by
+Decides: evaluation samples at a temperature, as R1 does (greedy decoding loops forever in small models trained by
 RL). The random keys depend on the problem and not on the training step, so two evaluations of one dataset differ only
 by the policy, and their difference is paired by problem. An answer is kept as a flat record: the figures are computed
 from the records alone, whether they were sampled just now or read back from a file.
@@ -161,7 +161,7 @@ def parse_answers(records: Iterable[Any], where: str) -> list[Answer]:
     try:
         return [parse_answer(record) for record in records]
     except TypeError:
-        raise UserError(f"{where} holds something that is no graded answer: remove it, or evaluate again") from None
+        raise UserError(f"{where} holds something that is not a graded answer: remove it, or evaluate again") from None
 
 
 def by_problem(answers: Sequence[Answer]) -> dict[str, list[Answer]]:

@@ -17,12 +17,12 @@ START = 5
 PAST = 50
 """steps before the window that a usual gradient norm is the median of"""
 SPIKES = 3
-"""so many of a window's steps must be spikes: a single one is clipped and does no harm"""
+"""this many of a window's steps must be spikes: a single one is clipped and does no harm"""
 EARLY_ENTROPY, EARLY_LENGTH, EARLY_GROUPS = 0.5, 10.0, 8.0
 """marks of the first steps, against the very first: entropy under a half, length over ten times, and no right answer
 where eight groups with one are to be expected"""
 SIGMA = 4.0
-"""a reward has fallen if it fell by so many standard errors: the best of many means is a lucky one"""
+"""a reward has fallen if it fell by this many standard errors: the best of many means is a lucky one"""
 
 
 class History:

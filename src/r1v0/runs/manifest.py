@@ -151,7 +151,7 @@ def _damage_without_manifest(folder: Path) -> str | None:
     for name in (WEIGHTS, OPTIMIZER):
         told, size = safetensors_bytes(folder / name), (folder / name).stat().st_size
         if not told:
-            return f"{name} is no safetensors file"
+            return f"{name} is not a safetensors file"
         if told != size:
             return f"{name} has {size} bytes instead of {told}"
     return None

@@ -26,7 +26,7 @@ def text_of(path: Path) -> str:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, a step each. Raises UserError for a damaged line; a torn last one is skipped."""
+    """The rows of metrics.jsonl, per step. Raises UserError for a damaged line; a torn last one is skipped."""
     need_run(folder)
     return read_rows(folder / METRICS)
 

@@ -4,7 +4,7 @@
     rollouts/step-00010.jsonl.gz (training)   answers/step-00010.jsonl.gz (evaluations)
 
 Decides: the files of a run are append-only lines of strict JSON (a non-finite number becomes null), each written by
-one call, so that a crash can tear the last line only, and a torn last line is no error. Everything else is written
+one call, so that a crash can tear the last line only, and a torn last line is not an error. Everything else is written
 aside and renamed. On resuming, whatever lies behind the checkpoint's step is cut off, so a resumed run's files equal
 those of a run that was never broken off.
 """
@@ -184,7 +184,7 @@ def need_run(folder: Path) -> None:
         raise UserError(f"run folder {folder} does not exist: give a folder that `{typed('train')}` wrote")
     if not is_run(folder):
         raise UserError(
-            f"{folder} is no run folder (no {CONFIG}, {METRICS} or {EVALS}): give a folder that "
+            f"{folder} is not a run folder (no {CONFIG}, {METRICS} or {EVALS}): give a folder that "
             f"`{typed('train')}` wrote"
         )
 
@@ -270,7 +270,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             rows.append(row)
         elif number != numbered[-1][0]:  # the last line may be torn by a crash
             raise UserError(
-                f"{path} line {number} is damaged: expected a JSON object with a whole-number step; mend or drop it"
+                f"{path} line {number} is damaged: expected a JSON object with a whole-number step; fix or drop it"
             )
     return rows
 

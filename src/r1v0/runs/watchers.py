@@ -30,7 +30,7 @@ def early_collapse(watch: History) -> Held:
         return (
             entropy,
             EARLY_ENTROPY * was,
-            f"entropy fell from {was:.2g} to {entropy:.2g} nats a token {after}: {cause}",
+            f"entropy fell from {was:.2g} to {entropy:.2g} nats per token {after}: {cause}",
         )
     short, length = number(first.get("length/mean")), number(now.get("length/mean"))
     if watch.config.health.max_truncated and short and length is not None and length > EARLY_LENGTH * short:
@@ -56,11 +56,11 @@ def entropy_low(watch: History) -> Held:
         now,
         limit * first,
         (
-            f"entropy fell to {now:.2g} nats a token (mean of {WINDOW} steps), under {limit:.0%} of the run's "
+            f"entropy fell to {now:.2g} nats per token (mean of {WINDOW} steps), under {limit:.0%} of the run's "
             f"first steps ({first:.2g}): "
             "the policy writes the same answer every time, so groups turn flat and learning ends. Try a lower "
             "optimizer.lr, "
-            "grpo.variant=dapo (it clips rises less), or fewer updates a batch (grpo.minibatches, grpo.epochs)"
+            "grpo.variant=dapo (it clips rises less), or fewer updates per batch (grpo.minibatches, grpo.epochs)"
         ),
     )
 
@@ -74,7 +74,7 @@ def entropy_high(watch: History) -> Held:
         now,
         limit * first,
         (
-            f"entropy rose to {now:.2g} nats a token (mean of {WINDOW} steps), over {limit:g} times that of the "
+            f"entropy rose to {now:.2g} nats per token (mean of {WINDOW} steps), over {limit:g} times that of the "
             "run's first steps "
             f"({first:.2g}): the policy turns to gibberish. Likely the learning rate is too high, or a batch is "
             "used too often. "
@@ -171,9 +171,9 @@ def mismatch(watch: History) -> Held:
         now,
         limit,
         (
-            f"sampler and trainer are {now:.2g} nats a token apart (mean of {WINDOW} steps), the limit is "
+            f"sampler and trainer are {now:.2g} nats per token apart (mean of {WINDOW} steps), the limit is "
             f"{limit:g}: the gradient belongs to "
-            "other samples than those that were drawn. With several updates a batch, take fewer "
+            "other samples than those that were drawn. With several updates per batch, take fewer "
             "(grpo.minibatches, grpo.epochs) or a lower "
             "optimizer.lr; with one, try compute.dtype=float32, and report it"
         ),

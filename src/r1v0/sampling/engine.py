@@ -28,7 +28,7 @@ from r1v0.sampling.slots import SlotCache
 
 CHECK_EVERY = 8  # a row's end is noticed 4 tokens late on average; each look costs the device a pause
 KEPT_SHARE = 1 / 20  # of the card's memory
-ROUND = 512  # rows of a pool are rounded up to so many positions, so that a kept one fits the next call's prompts too
+ROUND = 512  # rows of a pool are rounded up to this many positions, so that a kept one fits the next call's prompts too
 
 Cache = SlotCache | PagedCache
 Decode = Callable[[Transformer, Cache, Tensor, float], Tensor]

@@ -171,7 +171,7 @@ class PagedCache:
             books[len(order) :] = 0
 
     def _take(self, count: int, holders: int = 1) -> NDArray[np.int32]:
-        """`count` free pages, held by so many rows."""
+        """`count` free pages, held by this many rows."""
         assert count <= self.spare, f"{count} pages wanted, {self.spare} left: the sampler's books are wrong"
         self.spare -= count
         pages = self._free[self.spare : self.spare + count].copy()

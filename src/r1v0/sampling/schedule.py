@@ -167,7 +167,7 @@ class Schedule:
         return min(most, self.settings.max_new_tokens - min(len(row.token_ids) for _, row in self.live()))
 
     def lengths(self, steps: int) -> NDArray[np.int64]:
-        """Count the positions that each row wants for so many steps, [slots], 0 for free slots."""
+        """Count the positions that each row wants for this many steps, [slots], 0 for free slots."""
         limit, lengths = self.settings.max_new_tokens, np.zeros(len(self.rows), np.int64)
         for slot, row in self.live():
             lengths[slot] = row.filled + min(steps, limit - len(row.token_ids))

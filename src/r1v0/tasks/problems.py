@@ -251,7 +251,7 @@ def _report(
         shown = "; ".join(malformed[:_SHOWN]) + ("; ..." if len(malformed) > _SHOWN else "")
         what = f"{len(malformed)} of {total} rows of {table.where} are malformed ({shown})"
         if len(malformed) >= TOLERATED * total:
-            raise UserError(f"{what}: mend or remove them; fewer than {TOLERATED:.0%} would be left out")
+            raise UserError(f"{what}: fix or remove them; fewer than {TOLERATED:.0%} would be left out")
         note(f"{what}: left out")
     if dropped:
         places = ", ".join(f"{count} in {found}" for found, count in sorted(dropped.items()))

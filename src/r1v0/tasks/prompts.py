@@ -190,7 +190,7 @@ def _need_utf8(text: str, problem: Problem) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UserError(f"problem '{problem.id}' holds bytes that are no UTF-8 text: write it in UTF-8") from None
+        raise UserError(f"problem '{problem.id}' holds bytes that are not UTF-8 text: write it in UTF-8") from None
 
 
 def find(template: str) -> Template:

@@ -57,7 +57,7 @@ class Work:
         return [[(i << 20) + sample for sample in range(self.group_size)] for i in range(len(self.prompts))]
 
     def head(self, prompts: int) -> "Work":
-        """The first so many prompts, with answers of a few tokens: enough to warm an engine up."""
+        """The first this many prompts, with answers of a few tokens: enough to warm an engine up."""
         short = [[min(length, 8) for length in row] for row in self.lengths[:prompts]]
         return replace(self, prompts=self.prompts[:prompts], lengths=short, max_new_tokens=8)
 

@@ -6,7 +6,7 @@
     operations.py  is the log whole, where did the time go
 
 Decides: a check is a function (Record) -> findings in one of three tables; the report is ordered by how bad a finding
-is, and within that by the tables. The doctor never changes a run, and a run without some file is no error.
+is, and within that by the tables. The doctor never changes a run, and a run without some file is not an error.
 """
 
 import json
@@ -24,7 +24,7 @@ MARKS = ("problem", "warning", "ok")
 
 
 def examine(folder: Path) -> list[Finding]:
-    """All findings about a run folder, the worst first. Raises UserError only if `folder` is no run folder."""
+    """All findings about a run folder, the worst first. Raises UserError only if `folder` is not a run folder."""
     record = read(folder)
     found = [finding for check in (*LEARNING, *HACKING, *OPERATIONS) for finding in check(record)]
     return sorted(found, key=lambda finding: MARKS.index(finding.mark))

@@ -150,7 +150,7 @@ def updates(record: Record) -> Iterator[Finding]:
     if clipped is not None and clipped > 0.2:
         yield warning(
             "clipping",
-            f"{share(clipped)} of tokens are clipped: fewer updates a batch (grpo.minibatches, grpo.epochs), "
+            f"{share(clipped)} of tokens are clipped: fewer updates per batch (grpo.minibatches, grpo.epochs), "
             "or a lower optimizer.lr",
         )
 

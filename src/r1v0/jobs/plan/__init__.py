@@ -88,8 +88,9 @@ def make_plan(
     bfloat16: float = 1.0,
     shape: Shape | None = None,
 ) -> Plan:
-    """The plan for a named card, for so many GiB of a GPU, or (without both) for this machine's CPU, where a product in
-    bfloat16 takes `bfloat16` times as long as in float32. `shape` is the model's, where it is known already.
+    """The plan for a named card, for this many GiB of a GPU, or (without both) for this machine's CPU, where a
+    product in bfloat16 takes `bfloat16` times as long as in float32. `shape` is the model's, where it is known
+    already.
 
     Raises UserError for an unknown card, a memory or length that makes no sense, or a model that is not there.
     """

@@ -115,7 +115,7 @@ def work_of(config: Config, prompt: int, length: float, flat: float = 0.0) -> Wo
 
 
 def evaluation_of(config: Config, problems: int, prompt: int, length: float) -> Work:
-    """One evaluation of so many problems."""
+    """One evaluation of this many problems."""
     samples = config.eval.samples
     return Work(problems * samples, samples, prompt, length, 0.0)
 

@@ -104,7 +104,11 @@ def _sampling(plan: Plan) -> str:
             "while sampling",
             *_aligned(
                 [
-                    ("KV cache", _gib(max(0.0, room)), f"{plan.memory.kv_token:,.0f} bytes a token: {tokens:,} tokens"),
+                    (
+                        "KV cache",
+                        _gib(max(0.0, room)),
+                        f"{plan.memory.kv_token:,.0f} bytes per token: {tokens:,} tokens",
+                    ),
                     *(("room for", f"{count:,}", f"completions of {n:,} tokens") for n, count in fit),
                     (
                         "decoded at a time",

@@ -80,7 +80,7 @@ class Kernels:
         self.steps: Steps = (self.rms_norm, self.rotate, self.swiglu)
 
     def threads(self, positions: int) -> int:
-        """How many threads an `attend` over so many positions of all rows is worth."""
+        """How many threads an `attend` over this many positions of all rows is worth."""
         return torch.get_num_threads() if positions * self.head_dim >= SHORTEST else 1
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:

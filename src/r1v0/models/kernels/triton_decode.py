@@ -3,7 +3,7 @@
 Decides: flash-decoding (Dao et al., "Flash-Decoding for long-context inference", 2023). A sequence is split over
 several programs, so that few long sequences fill the card too; each keeps a running softmax (arXiv 1805.02867) in
 float32, and a second kernel weighs the parts by their log-sum-exp. The queries that share a KV head are the rows of
-one matrix product, padded to the 16 that tl.dot wants at least; a head dimension that is no power of two is padded
+one matrix product, padded to the 16 that tl.dot wants at least; a head dimension that is not a power of two is padded
 and masked. A program loads one whole page at a time, so a page's address is one scalar. The number of splits depends
 on the shapes alone and the lengths are read on the device: nothing waits for the host, so a CUDA graph can hold all
 of it. Offsets into the pool are int64. TRITON_INTERPRET=1 runs the same code on a CPU

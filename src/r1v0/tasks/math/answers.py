@@ -43,7 +43,7 @@ def as_stated(reward: str, text: str) -> str:
 
 
 def math(problem: Problem, text: str, finished: bool) -> Score:
-    """1 if the last boxed (or tagged) answer equals `problem.answer`. May take for ever on hostile answers:
+    """1 if the last boxed (or tagged) answer equals `problem.answer`. May take forever on hostile answers:
     `isolated`."""
     question = math_quick(problem, text, finished)
     if isinstance(question, Score):

@@ -1,7 +1,7 @@
 r"""Boxes in a completion: `\boxed{...}` (or `\fbox`), and what is stated by several of them.
 
 Decides: the boxes of one statement ("\boxed{1} and \boxed{-2}", "x_1 = \boxed{1}, x_2 = \boxed{-2}") are one answer,
-the list of their contents. So a list can be stated that way, and an answer with two tries is no single number. A
+the list of their contents. So a list can be stated that way, and an answer with two tries is not a single number. A
 mention of the box ("I put it in \boxed as asked", "within \boxed{}") states nothing. `\boxed 5` is a box round a
 number.
 

@@ -105,7 +105,7 @@ def _lines(parts: list[Any], letter: Any) -> list[tuple[Any, Any]] | None:
 
 
 def _common_period(slopes: list[Any]) -> Any:
-    """The smallest number that is a multiple of each slope; None if two are no rational multiples of each other."""
+    """The smallest number that is a multiple of each slope; None if two are not rational multiples of each other."""
     from sympy import Rational, ilcm, simplify
 
     ratios = [simplify(slope / slopes[0]) for slope in slopes]

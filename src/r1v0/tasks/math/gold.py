@@ -16,7 +16,7 @@ _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _WHOLE = re.compile(r"(-?)0*(\d+)(?:\.0+)?")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-_BOXES = 32  # so many last boxes are tried: a row from anywhere must not take long
+_BOXES = 32  # this many last boxes are tried: a row from anywhere must not take long
 _LONGEST_NUMBER = 400  # digits: 1e999999999 must not be written out
 _BARE_BOX = re.compile(r"\\boxed\s+([^\s${}]+)")
 
@@ -40,7 +40,7 @@ def text(value: object) -> str | None:
 
 
 def unfit(value: object) -> str:
-    """What a cell holds that `text` makes nothing of, or that is no question: the middle of a sentence."""
+    """What a cell holds that `text` makes nothing of, or that is not a question: the middle of a sentence."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return "has no text"
     if isinstance(value, bool):

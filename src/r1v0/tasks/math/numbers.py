@@ -1,7 +1,7 @@
 r"""Numbers side by side.
 
 Decides: they are never added. "2 2/3" and 2\frac{2}{3} with a proper fraction are mixed numbers, "10 000" is grouped
-by thousands, and any other two numbers side by side are no number, as a parser would add or multiply them at its
+by thousands, and any other two numbers side by side are not a number, as a parser would add or multiply them at its
 pleasure: a policy that writes "7 8" is not paid for 15. What LaTeX draws as one number (1{2}) is one. Behind a power
 a number is a factor (2^2 3^2).
 """

@@ -35,7 +35,7 @@ def is_range(text: str) -> bool:
 
 
 def as_set(text: str, parse: Parse) -> tuple[Any, str] | None:
-    """The sympy set of an answer and its variable's name ("" if it has none). None if it is no set of numbers."""
+    """The sympy set of an answer and its variable's name ("" if it has none). None if it is not a set of numbers."""
     from sympy import FiniteSet, Interval, Reals, Set, Union
 
     text, integers, variable = _unbuilt(flat(text))

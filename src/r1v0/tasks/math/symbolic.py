@@ -41,7 +41,7 @@ class Comparison:
 
 
 def compare(gold: str, answer: str, forms: bool = False) -> Comparison:
-    """Whether `answer` is `gold`, symbolically. Never raises on text; may take for ever and eat all memory."""
+    """Whether `answer` is `gold`, symbolically. Never raises on text; may take forever and eat all memory."""
     if not gold.strip() or not answer.strip():
         return Comparison(False, "empty gold" if not gold.strip() else "empty answer")
     if len(gold) > MAX_ANSWER or len(answer) > MAX_ANSWER:
@@ -200,7 +200,7 @@ def _same_function(gold: Any, answer: Any) -> bool | None:
 
 
 def _opaque(parsed: Any) -> Any:
-    """With derivatives as names: of a letter that is no function of t, d\\omega/dt would be 0 and could have any
+    """With derivatives as names: of a letter that is not a function of t, d\\omega/dt would be 0 and could have any
     factor."""
     from sympy import Derivative, Symbol
 

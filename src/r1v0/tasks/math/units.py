@@ -2,7 +2,7 @@ r"""Units at the end of an answer.
 
 Decides: an answer may leave its unit out, and one that no table knows ("apples") says nothing; but two units that
 the table knows must be the same, with their powers (cm^2, cm^3) and in quotients (m/s, km/h). Units are removed by
-this table, or inside \text. Words that change the number ("3 or more", "half") are no unit: the answer is then no
+this table, or inside \text. Words that change the number ("3 or more", "half") are not a unit: the answer is then no
 number.
 """
 

@@ -1,4 +1,4 @@
-"""Values of expressions: a second opinion beside math-verify, and a first one where it would take for ever.
+"""Values of expressions: a second opinion beside math-verify, and a first one where it would take forever.
 
 Decides: two expressions are different where their values are, in relative terms (1e-5 if a decimal is in play, else
 1e-12): math-verify compares with an absolute bound, so 1/2^99 would equal 1/2^98, and .0000672 .0000673. Expressions
