@@ -92,7 +92,8 @@ class Group:
 
     @property
     def flat(self) -> bool:
-        """All rewards equal (`is_flat`): the group says nothing about what is better, and its gradient is exactly 0."""
+        """All rewards equal (`is_flat`): the group says nothing about what is better, and its gradient is
+        exactly 0 without a KL term."""
         return is_flat([rollout.score.reward for rollout in self.rollouts])
 
 

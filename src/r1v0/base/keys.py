@@ -2,7 +2,7 @@
 
 Decides: nothing in a run draws from a generator whose state would have to be saved, shared or kept in step. A key is
 64 bits of BLAKE2b over (seed, purpose, indices); so resuming, batch size, order and the number of processes cannot
-change a draw. The sampler's one uniform a token is a counter-based hash of (rollout key, position) (sampler.py).
+change a draw. The sampler's one uniform a token is a counter-based hash of (rollout key, position) (sampling/draw.py).
 """
 
 import hashlib

@@ -3,7 +3,7 @@
 DeepSeekMath (arXiv 2402.03300, sec. 4.1.2): (r - mean) / std over the G rewards of a prompt. Dr. GRPO (2503.20783)
 leaves the division out. Deviations: std has n - 1 in its denominator, as in the original r1-v0 and in TRL, and no
 epsilon is added. A group whose rewards are all equal gets exactly 0, so that "sparse" can drop it without a rounding
-error becoming a gradient; equal is what `stats.is_flat` says, since 0.1 + 0.2 is not 0.3 and a std of 1e-17 would
+error becoming a gradient; equal is what `is_flat` says, since 0.1 + 0.2 is not 0.3 and a std of 1e-17 would
 divide. For the same reason a reward that is the group's mean but for rounding has advantage 0.
 """
 

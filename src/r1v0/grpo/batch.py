@@ -1,7 +1,7 @@
 """Groups become packed batches, one an optimizer update, and those become micro-batches.
 
 Decides: **aggregation is weights**. A token's weight holds the mask and the denominator, computed over the WHOLE
-update before anything is dropped or split, so neither packing, order, micro-batches nor the number of processes can
+update before anything is dropped or split, so neither packing, order, micro-batches nor the number of threads can
 change the gradient. "Sparse" is exact: a rollout with advantage 0 has gradient 0, is dropped before the forward pass,
 and still counts in the denominator. (With a KL term every token has a gradient, so nothing is dropped.) A prompt is
 packed once for all of its completions that are in the same micro-batch: the gradient is that of repeated prompts, since

@@ -61,9 +61,8 @@ class ChunkedHead(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, head: Tensor, token_ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         rows = hidden.shape[0]
         largest = torch.full((rows,), -torch.inf, device=hidden.device)
-        total, weighted, chosen = torch.zeros(
-            3, rows, device=hidden.device
-        )  # sums of exp(z - largest), that x z, and z[token]
+        # Sums of exp(z - largest), of that x z, and z[token].
+        total, weighted, chosen = torch.zeros(3, rows, device=hidden.device)
         width = head_slice(rows, head.shape[0])
         for start in range(0, head.shape[0], width):
             z = _logits(hidden, head[start : start + width], temperature)

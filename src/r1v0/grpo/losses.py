@@ -2,7 +2,8 @@
 
 Decides: a surrogate returns one loss a token, [T]; the total is always (weights * per_token).sum(), because a batch's
 weights hold mask and denominator already (batch.py). So no loss knows about averaging, packing or micro-batches.
-With one update per batch the sampler's logprobs are those of the current policy: the ratio is 1 and nothing is clipped.
+With one update per step the sampler's logprobs are those of the current policy: the ratio is 1 but for rounding, and
+nothing is clipped.
 Deviations of other trainers from these equations, and ours from theirs (KL, CISPO's cap, dual clip, Dr. GRPO's 1 / N):
 docs/algorithm.md.
 """
@@ -43,10 +44,6 @@ def cispo(ratio: Tensor, logprobs: Tensor, batch: Batch, config: GrpoConfig) -> 
     return -clipped * batch.advantages * logprobs
 
 
-# name -> (ratio of a token or of its whole sequence, surrogate)
-SURROGATES: dict[str, tuple[Callable[[Tensor, Batch], Tensor], Callable[[Tensor, Tensor, Batch, GrpoConfig], Tensor]]]
-
-
 def token_ratio(logprobs: Tensor, batch: Batch) -> Tensor:
     """pi(token) / pi_old(token), [T]."""
     return (logprobs - batch.sample_logprobs).exp()
@@ -54,7 +51,7 @@ def token_ratio(logprobs: Tensor, batch: Batch) -> Tensor:
 
 def sequence_ratio(logprobs: Tensor, batch: Batch) -> Tensor:
     """(pi(y) / pi_old(y)) ** (1 / |y|), on each token of y, with the token's own gradient (GSPO, arXiv 2507.18071,
-    eq. 5 and 12).
+    sec. 4.1 and 4.3).
 
     GSPO-token's form, which equals GSPO's value and gradient when a sequence's advantages are equal: it keeps the
     loss a sum over tokens.
@@ -68,7 +65,15 @@ def sequence_ratio(logprobs: Tensor, batch: Batch) -> Tensor:
     return (mean_log_ratio + logprobs - logprobs.detach()).exp()
 
 
-SURROGATES = {"ppo": (token_ratio, ppo), "cispo": (token_ratio, cispo), "gspo": (sequence_ratio, ppo)}
+Ratio = Callable[[Tensor, Batch], Tensor]
+Surrogate = Callable[[Tensor, Tensor, Batch, GrpoConfig], Tensor]
+
+# name -> (ratio of a token or of its whole sequence, surrogate)
+SURROGATES: dict[str, tuple[Ratio, Surrogate]] = {
+    "ppo": (token_ratio, ppo),
+    "cispo": (token_ratio, cispo),
+    "gspo": (sequence_ratio, ppo),
+}
 
 
 def policy_loss(

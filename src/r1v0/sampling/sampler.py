@@ -1,10 +1,11 @@
 """Continuous batching on the policy's own weights: prompts in, completions out as they finish.
 
 Decides: the sampler knows tokens only, and runs in the trainer's process on the very parameters that are trained, so
-there is no second copy, no reload and no drift. A prompt is computed once for all its completions; a finished row's
-slot goes to the next completion in the queue; when the queue is empty the rows left are moved together. Every token is
-drawn by one uniform number, a hash of (the rollout's key, position in the completion), through the inverse CDF of the
-whole distribution: a completion does not depend on its neighbours, and its logprob is the one that training computes.
+there is no second copy (unless `sampling.dtype` asks for a rounded one), no reload and no drift. A prompt is
+computed once for all its completions; a finished row's slot goes to the next completion in the queue; when the queue
+is empty the rows left are moved together. Every token is drawn by one uniform number, a hash of (the rollout's key,
+place in the completion), through the inverse CDF of the whole distribution: a completion does not depend on its
+neighbours, and its logprob is the one that training computes.
 
     admit    fill free slots from the queue (prefill of all but a prompt's last token, some 2,048 tokens at a time)
     compact  move the live rows together
