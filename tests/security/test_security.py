@@ -191,7 +191,7 @@ def test_an_endless_text_is_no_question(tmp_path: Path) -> None:
 def test_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jsonl")
     (tmp_path / "zero.json").symlink_to("/dev/zero")
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         list(reading.lines(tmp_path / "pipe.jsonl"))
     assert "config.toml" not in message(lambda: load_eval(f"mine={tmp_path / 'pipe.jsonl'}", 0))
     message(lambda: read_json(tmp_path / "zero.json"))
