@@ -224,6 +224,30 @@ def _config(arguments: argparse.Namespace) -> None:
         print("\n".join(["", *(f"# {line}" for line in settings.evaluations(settled))]))
 
 
+def _new(arguments: argparse.Namespace) -> None:
+    from r1v0.jobs.new import create
+
+    print("\n".join([f"made {arguments.folder}; now type", *(f"    {line}" for line in create(arguments.folder))]))
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from r1v0.jobs import doctor
+    from r1v0.report.progress import open_progress
+
+    if arguments.file is not None and arguments.config is not None:
+        raise UserError(f"{arguments.file} and --config {arguments.config} are both given: leave one of them out")
+    arguments.config = arguments.config or arguments.file
+    settled = _settle(arguments)
+    from r1v0.jobs.check import preflight, verdict  # imports torch
+
+    with open_progress(figures=False) as progress:
+        findings = preflight(settled.config, progress)
+    width = min(140, shutil.get_terminal_size().columns)
+    print(settled.line, *(line for finding in findings for line in doctor.lines_of(finding, 12, width)), sep="\n")
+    print(verdict(findings))
+    return int(any(finding.mark == "problem" for finding in findings))
+
+
 def _presets(arguments: argparse.Namespace) -> None:
     if arguments.keys:
         described = config.described()
@@ -251,5 +275,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "plan": _plan,
     "bench": _bench,
     "config": _config,
+    "new": _new,
+    "check": _check,
     "presets": _presets,
 }

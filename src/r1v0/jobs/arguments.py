@@ -119,6 +119,13 @@ def _for_runs(verb: Verb) -> None:
 
 def _for_settings(verb: Verb) -> None:
     """Those about what a run would be."""
+    new = verb("new", "write the files of a first own run: data, a reward, settings; and say what to type")
+    new.add_argument("folder", type=_path, metavar="FOLDER", help="folder to make")
+
+    check = verb("check", "try on a few problems all that a run needs: can this be trained? (exit code 1: not yet)")
+    check.add_argument("file", nargs="?", type=_path, metavar="FILE", help="TOML file of settings, as for --config")
+    _config_options(check)
+
     plan = verb("plan", "tell before a run whether it fits, where the memory goes, and how long a step takes")
     plan.add_argument("--gpu-memory", type=float, metavar="GB", help="a GPU with so much memory")
     plan.add_argument(

@@ -8,13 +8,19 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 from r1v0.base.errors import UserError
+from r1v0.base.means import mean
 from r1v0.config import RewardConfig
+from r1v0.models.loading import Policy
 from r1v0.rollouts.collect import verifiers
 from r1v0.tasks.countdown import problems
 from r1v0.tasks.datasets import reward_of
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.tasks.rewards import is_users, stated
-from r1v0.types import Problem
+from r1v0.types import Problem, Prompt
+
+UNKNOWN = 0.05
+"""the share of unknown tokens from which a model cannot read its problems"""
+SMALL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 FIRST = 8
 """The problems of a dataset that are tried."""
@@ -28,14 +34,14 @@ def need_gradable(
     with verifiers(rewards, lambda text: None) as graders:  # what goes wrong here is said below
         for dataset, settings in rewards.items():
             first = problems[dataset][:FIRST]
-            faults = _faults(settings.name, first, graders[dataset])
+            faults = faults_of(settings.name, first, graders[dataset])
             if faults and is_users(settings.name):
                 note(f"note: {faults[0]}: check that this is meant")
             elif faults:
                 raise UserError(f"{faults[0]}; set reward.name to a reward that reads {dataset}, or fix that row")
 
 
-def _faults(reward: str, problems: Sequence[Problem], verifier: Verifier) -> list[str]:
+def faults_of(reward: str, problems: Sequence[Problem], verifier: Verifier) -> list[str]:
     """What is wrong with the verdicts, in the order of the problems."""
     answers = [right_answer(reward, problem) for problem in problems]
     for number, (problem, answer) in enumerate(zip(problems, answers, strict=True)):
@@ -68,3 +74,21 @@ def right_answer(reward: str, problem: Problem) -> str:
         raise UserError(
             f"reward 'countdown' cannot read {problem.id}: {error}, or set reward.name to another"
         ) from None
+
+
+def unknown_share(policy: Policy, prompts: Sequence[Prompt]) -> float:
+    """The share of the prompts' tokens that stand for what the vocabulary has not; 0 where it spells everything."""
+    name = getattr(policy.tokenizer.model, "unk_token", None)
+    unknown = policy.tokenizer.token_to_id(name) if isinstance(name, str) else None
+    return mean(token == unknown for prompt in prompts for token in prompt.token_ids)
+
+
+def unreadable(policy: Policy, prompts: Sequence[Prompt]) -> str:
+    """What is to be said of prompts that a model cannot read; nothing if it can."""
+    if (share := unknown_share(policy, prompts)) <= UNKNOWN:
+        return ""
+    return (
+        f"{share:.0%} of the prompts' tokens are unknown to the model, which knows "
+        f"{policy.model.config.vocab:,}: it cannot "
+        f"read the problems. Take a real small model, for example model={SMALL}"
+    )

@@ -8,7 +8,7 @@ from r1v0.grpo.step import Learner
 from r1v0.models.device import choose_device, set_threads, settled
 from r1v0.models.loading import resolve_model
 from r1v0.rollouts.collect import reward_settings
-from r1v0.rollouts.gradable import FIRST, need_gradable
+from r1v0.rollouts.gradable import FIRST, need_gradable, unreadable
 from r1v0.runs.health import Watch
 from r1v0.tasks.datasets import check as check_data
 from r1v0.tasks.datasets import eval_name, load_eval, load_problems
@@ -35,7 +35,10 @@ def prepare(config: Config, checkpoint: Path | None = None) -> Trainer:
     need_gradable({name: reward_settings(config, name)}, {name: tried}, to_stderr)
     need_gradable({name: reward_settings(config, name) for name in evals}, evals, to_stderr)
     policy, optimizer = trained_policy(config, base, checkpoint, device, dtype)
-    make_prompts(config.prompt, [problems.at(0)], policy)  # a template that fails is told before a run folder is made
+    # A template that fails is told before a run folder is made.
+    prompts = make_prompts(config.prompt, [problems.at(i) for i in range(FIRST)], policy)
+    if strange := unreadable(policy, prompts):
+        to_stderr(f"warning: {strange}")
     if checkpoint is not None:
         load_optimizer(checkpoint, optimizer)
     reference = reference_policy(config, policy, base, dtype)

@@ -37,12 +37,17 @@ def report(folder: Path, findings: Sequence[Finding], width: int) -> str:
     topics = max((len(finding.topic) for finding in findings), default=0)
     lines = [f"{folder}: {head}"]
     for finding in findings:
-        start = f"  {finding.mark:<8} {finding.topic:<{topics}}  "
-        body = textwrap.wrap(
-            _plain(finding.text), max(30, width - len(start)), break_long_words=False, break_on_hyphens=False
-        )
-        lines += [start + body[0], *(" " * len(start) + line for line in body[1:])]
+        lines += lines_of(finding, topics, width)
     return "\n".join(lines)
+
+
+def lines_of(finding: Finding, topics: int, width: int) -> list[str]:
+    """A finding in lines of at most `width` columns, its topic in `topics` of them."""
+    start = f"  {finding.mark:<8} {finding.topic:<{topics}}  "
+    body = textwrap.wrap(
+        _plain(finding.text), max(30, width - len(start)), break_long_words=False, break_on_hyphens=False
+    )
+    return [start + body[0], *(" " * len(start) + line for line in body[1:])]
 
 
 def as_json(found: Sequence[tuple[Path, Sequence[Finding]]]) -> str:

@@ -1,0 +1,96 @@
+"""`r1v0 check`: what can be trained is called trainable, and what cannot, by its cause."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from r1v0.cli import main
+from r1v0.jobs import check
+from r1v0.jobs.new import create
+from r1v0.runs.progress import Progress
+from r1v0.runs.settings import settle
+
+SMALL = ["threads=1", "sampling.max_new_tokens=64", "eval.on=[]"]
+
+
+def sets(*items: str) -> list[str]:
+    return [word for item in items for word in ("--set", item)]
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def problems_of(*items: str) -> dict[str, str]:
+    findings = check.preflight(settle(sets=[*SMALL, *items]).config, Progress())
+    return {finding.topic: finding.text for finding in findings if finding.mark == "problem"}
+
+
+def test_the_demo_is_trainable(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run.toml").write_text('eval.on = ["countdown"]\n')
+    assert main(["check", "run.toml", *sets("threads=1")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "trainable"
+    topics = [line.split()[1] for line in lines if line.startswith("  ok")]
+    assert topics == ["data", "held", "reward", "words", "the", "cut", "mixed", "cost"]
+    assert any("of 40 answers are right" in line for line in lines)
+    assert not any(path.name == "runs" for path in Path().iterdir())
+
+
+def test_a_first_own_run_with_the_embedded_model_is_told_to_take_a_real_one(capsys: pytest.CaptureFixture[str]) -> None:
+    create(Path("first"))
+    own = [
+        "data.name=mine",
+        "data.path=first/data.jsonl",
+        "reward.name=first/reward.py:reward",
+        "prompt.template=plain",
+    ]
+    assert main(["check", *sets(*SMALL, "model=tiny", *own)]) == 1
+    out = capsys.readouterr().out
+    assert "unknown to the model, which knows 82" in " ".join(out.split())
+    assert "SmolLM2-135M-Instruct" in out
+    assert out.splitlines()[-1].startswith("not trainable yet: words")
+
+
+def test_a_reward_that_never_pays_is_the_cause() -> None:
+    Path("mine.py").write_text("def never(problem, text, finished):\n    return 0.0\n")
+    found = problems_of("reward.name=mine.py:never")
+    assert set(found) == {"reward", "mixed groups"}
+    assert "gives 0 to" in found["reward"]
+    assert "8 of 8 problems" in found["reward"]
+    assert "0 of 5 groups have better and worse answers" in found["mixed groups"]
+
+
+def test_a_reward_that_always_pays_says_the_problems_are_solved() -> None:
+    Path("mine.py").write_text("def always(problem, text, finished):\n    return 1.0\n")
+    found = problems_of("reward.name=mine.py:always")
+    assert "to an empty answer" in found["reward"]
+    assert "take harder problems" in found["mixed groups"]
+
+
+def test_answers_that_are_cut_off_are_the_cause() -> None:
+    assert "are worth 0: raise sampling.max_new_tokens" in problems_of("sampling.max_new_tokens=4")["cut off"]
+
+
+def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.toml").write_text("")
+    for words in (
+        ["check", "nowhere.toml"],
+        ["check", "a.toml", "--config", "a.toml"],
+        ["check", *sets("model=no/where/at")],
+    ):
+        assert main(words) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_training_warns_of_words_that_the_model_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"question": f"What is {i} plus {i}?", "answer": str(2 * i)} for i in range(9)]
+    Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = sets(*SMALL, "steps=0", "data.name=mine", "data.path=mine.jsonl", "prompt.template=plain", "reward.name=math")
+    assert main(["train", *own]) == 0
+    assert "unknown to the model, which knows 82" in capsys.readouterr().err
+    assert main(["train", *sets(*SMALL, "steps=0")]) == 0
+    assert "unknown to the model" not in capsys.readouterr().err
