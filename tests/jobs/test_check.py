@@ -2,14 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from r1v0.cli import main
 from r1v0.jobs import check
 from r1v0.jobs.new import create
+from r1v0.models.loading import Policy
 from r1v0.runs.progress import Progress
 from r1v0.runs.settings import settle
+from r1v0.tasks.datasets import Problems
+from tests.helpers import random_groups
 
 SMALL = ["threads=1", "sampling.max_new_tokens=64", "eval.on=[]"]
 
@@ -94,3 +98,14 @@ def test_training_warns_of_words_that_the_model_does_not_know(capsys: pytest.Cap
     assert "unknown to the model, which knows 82" in capsys.readouterr().err
     assert main(["train", *sets(*SMALL, "steps=0")]) == 0
     assert "unknown to the model" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("count", "mark", "words"), [(1, "warning", "make it faster"), (2, "ok", "learns from"), (5, "ok", "5 of 5")]
+)
+def test_few_mixed_groups_are_a_warning(count: int, mark: str, words: str) -> None:
+    groups = random_groups(0, count=5, flat=5 - count)
+    (found,) = check.mixed(check.Tried(settle().config, cast(Policy, None), cast(Problems, None), groups))
+    assert found.mark == mark
+    assert f"{count} of 5 groups" in found.text
+    assert words in found.text

@@ -29,6 +29,8 @@ from r1v0.types import Group
 PROBLEMS, ANSWERS = 5, 8
 PROMPTS = 64
 """prompts whose words are looked up in the vocabulary"""
+MIXED = 0.4
+"""the share of mixed groups below which a run is slow"""
 CUT_OFF = 0.5
 """the share of answers cut off from which most samples are wasted"""
 
@@ -135,7 +137,9 @@ def mixed(tried: Tried) -> Iterator[Finding]:
     count, all_groups = len(tried.groups) - len(flat), len(tried.groups)
     text = f"{count} of {all_groups} groups have better and worse answers"
     if count:
-        yield ok("mixed groups", f"{text}: that is what GRPO learns from")
+        few = count < MIXED * all_groups
+        advice = ", and GRPO learns from nothing else: easier problems, or more of grpo.group_size, make it faster"
+        yield (warning if few else ok)("mixed groups", text + (advice if few else ": that is what GRPO learns from"))
         return
     wrong = sum(not any(rollout.score.correct for rollout in group.rollouts) for group in flat)
     advice = (

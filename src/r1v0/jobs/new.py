@@ -6,12 +6,13 @@ from r1v0.base.command import typed
 from r1v0.base.errors import UserError
 from r1v0.base.writing import write_atomic, writing
 
+# One-digit sums: the small model of RUN solves about one in five, so most groups have right and wrong answers.
 DATA = """\
-{"problem": "Mia has 3 apples and buys 4 more. How many apples has she now?", "answer": "7"}
-{"problem": "A train has 6 cars with 10 seats each. How many seats has it?", "answer": "60"}
-{"problem": "Ben had 12 marbles and lost 5. How many are left?", "answer": "7"}
-{"problem": "Three friends share 18 cookies equally. How many does each get?", "answer": "6"}
-{"problem": "A book has 40 pages. Zoe has read 15. How many pages are left?", "answer": "25"}
+{"problem": "What is the sum of 3 and 4?", "answer": "7"}
+{"problem": "What do you get if you add 8 and 5?", "answer": "13"}
+{"problem": "Mia has 6 apples and buys 2 more. How many apples has she now?", "answer": "8"}
+{"problem": "What is 9 plus 7?", "answer": "16"}
+{"problem": "Ben had 9 marbles and lost 5. How many are left?", "answer": "4"}
 """
 
 REWARD = '''\
