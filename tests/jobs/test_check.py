@@ -96,6 +96,9 @@ def test_training_warns_of_words_that_the_model_does_not_know(capsys: pytest.Cap
     own = sets(*SMALL, "steps=0", "data.name=mine", "data.path=mine.jsonl", "prompt.template=plain", "reward.name=math")
     assert main(["train", *own]) == 0
     assert "unknown to the model, which knows 82" in capsys.readouterr().err
+    few = sets("threads=1", "eval.max_new_tokens=2", "reward.name=math", "prompt.template=plain")
+    assert main(["eval", "tiny", "--on", "mine=mine.jsonl", *few]) == 0
+    assert "warning: mine (plain): " in capsys.readouterr().out
     assert main(["train", *sets(*SMALL, "steps=0")]) == 0
     assert "unknown to the model" not in capsys.readouterr().err
 

@@ -28,7 +28,7 @@ from r1v0.models.device import settled as on_this_device
 from r1v0.models.loading import load, resolve_model
 from r1v0.rollouts.collect import past_positions, reward_settings, verifiers
 from r1v0.rollouts.evaluate import Answer, answer_problems, gain, parse_answer, summarise
-from r1v0.rollouts.gradable import need_gradable
+from r1v0.rollouts.gradable import need_gradable, unreadable
 from r1v0.runs import runlog
 from r1v0.runs.progress import Progress
 from r1v0.runs.settings import Asked, Settled, asked
@@ -87,6 +87,8 @@ def measure(
             longest = max((len(prompt.token_ids) for prompt in prompts), default=0)
             if beyond := past_positions(policy, longest, now.eval.max_new_tokens):
                 progress.note(f"warning: {name} ({template}): {beyond}; lower eval.max_new_tokens")
+            if strange := unreadable(policy, prompts):
+                progress.note(f"warning: {name} ({template}): {strange}")
             own = [answer for answer in done if (answer.dataset, answer.template) == (name, template)]
             own = answer_problems(policy, name, evals[name], now, graders[name], progress, check, own, keep)
             answers += own
