@@ -19,7 +19,7 @@ from r1v0.models.loading import Policy, load, resolve_model
 from r1v0.report.status import share
 from r1v0.rollouts.collect import collect, past_positions, reward_settings, verifiers
 from r1v0.rollouts.gradable import FIRST, faults_of, right_answer, unreadable
-from r1v0.runs.progress import Progress
+from r1v0.runs.progress import Progress, polling
 from r1v0.tasks.datasets import Problems, eval_name, load_eval, load_problems
 from r1v0.tasks.datasets import check as check_data
 from r1v0.tasks.prompts import make_prompts, words_of
@@ -91,13 +91,7 @@ def sampled(config: Config, policy: Policy, problems: Problems, progress: Progre
     """Graded answers to the first problems."""
     few = changed(config, {"grpo.groups": PROBLEMS, "grpo.group_size": ANSWERS, "grpo.refill": False})
     few = replace(few, reward=replace(few.reward, control="none"))
-    tokens = 0
-
-    def poll(new: int) -> None:
-        nonlocal tokens
-        tokens += new
-        progress.phase(f"{PROBLEMS} problems x {ANSWERS} answers", tokens, 0)
-
+    poll = polling(progress, lambda: None, f"{PROBLEMS} problems x {ANSWERS} answers")
     name = config.data.name
     with verifiers({name: reward_settings(config, name)}, progress.note) as graders:
         return list(collect(policy, problems, few, 1, 0, graders[name], poll).sampled)

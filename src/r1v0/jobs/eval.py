@@ -28,7 +28,7 @@ from r1v0.models.device import settled as on_this_device
 from r1v0.models.loading import load, resolve_model
 from r1v0.rollouts.collect import past_positions, reward_settings, verifiers
 from r1v0.rollouts.evaluate import Answer, answer_problems, gain, parse_answer, summarise
-from r1v0.rollouts.gradable import need_gradable, unreadable
+from r1v0.rollouts.gradable import FIRST, need_gradable, unreadable
 from r1v0.runs import runlog
 from r1v0.runs.progress import Progress
 from r1v0.runs.settings import Asked, Settled, asked
@@ -66,7 +66,7 @@ def measure(
     how = {eval_name(spec): asked(settled, spec) for spec in config.eval.on}
     evals = {eval_name(spec): load_eval(spec, _most(how, spec)) for spec in config.eval.on}
     rewards = {name: reward_settings(ask.config, name) for name, ask in how.items()}
-    need_gradable(rewards, evals, progress.note)
+    need_gradable(rewards, {name: problems[:FIRST] for name, problems in evals.items()}, progress.note)
     before = read_answers(against) if against is not None else []
     policy = load(folder, *choose_sampling(config))
     for name, template in itertools.product(evals, templates):

@@ -88,24 +88,9 @@ def evaluate(
 
 def sample(model: Path | str, question: str, *sets: str, samples: int = 1, greedy: bool = False) -> list[str]:
     """Answers to a question, as text. Raises UserError."""
-    from r1v0.models.device import choose_sampling, set_threads
-    from r1v0.models.loading import load, resolve_model
-    from r1v0.rollouts.collect import sampling_settings
-    from r1v0.sampling.sampler import Request, generate
-    from r1v0.tasks.prompts import make_prompts
+    from r1v0.jobs.sample import texts
 
-    config = settings.settle(str(model), sets=sets).config
-    set_threads(config)
-    policy = load(resolve_model(str(model)), *choose_sampling(config))
-    (prompt,) = make_prompts(config.prompt, [Problem("library", question, "", config.data.name)], policy)
-    temperature = 0.0 if greedy else config.sampling.temperature
-    request = Request(prompt.token_ids, [key(config.seed, "sample", question, number) for number in range(samples)])
-    asked = sampling_settings(policy, config, temperature, config.sampling.max_new_tokens)
-    texts = {
-        number: policy.decode(completion.token_ids)
-        for _, number, completion in generate(policy.model, [request], asked)
-    }
-    return [texts[number] for number in range(samples)]
+    return texts(str(model), question, settings.settle(str(model), sets=sets).config, samples, greedy)
 
 
 def with_own(

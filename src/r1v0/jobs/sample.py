@@ -21,7 +21,7 @@ from r1v0.config import Config, RewardConfig
 from r1v0.models.device import choose_sampling, set_threads
 from r1v0.models.loading import Policy, load, resolve_model
 from r1v0.rollouts.collect import reward_settings, sampling_settings
-from r1v0.sampling.sampler import Request, generate
+from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.tasks.countdown.problems import answer_in
 from r1v0.tasks.datasets import at_hand, eval_name
 from r1v0.tasks.grading.pool import Verifier
@@ -46,12 +46,8 @@ def ask(
     """Print `samples` answers to `question`; their verdicts, if the right answer is known. `heading` goes to
     standard error before them. Raises UserError."""
     problem, reward = known(question, config, gold)
-    set_threads(config)
-    policy = load(resolve_model(model), *choose_sampling(config))
-    (prompt,) = make_prompts(config.prompt, [problem], policy)
-    limit = config.sampling.max_new_tokens
-    settings = sampling_settings(policy, config, 0.0 if greedy else config.sampling.temperature, limit)
-    request = Request(prompt.token_ids, [key(config.seed, "sample", question, sample) for sample in range(samples)])
+    policy, request, settings = prepared(model, problem, config, samples, greedy)
+    limit = settings.max_new_tokens
     if heading:
         print(heading, file=sys.stderr, flush=True)
     page = Page(policy, out, whole_lines=not out.isatty())
@@ -67,6 +63,27 @@ def ask(
                 remarks.append(verdict(scores[-1]))
             page.end(sample, text, ("" if finished else " ...") + (f" ({', '.join(remarks)})" if remarks else ""))
     return scores
+
+
+def texts(model: str, question: str, config: Config, samples: int = 1, greedy: bool = False) -> list[str]:
+    """The answers alone, in order. Raises UserError."""
+    bare = Problem("cli", question, "", config.data.name)
+    policy, request, settings = prepared(model, bare, config, samples, greedy)
+    found = {sample: completion for _, sample, completion in generate(policy.model, [request], settings)}
+    return [policy.decode(found[sample].token_ids) for sample in range(samples)]
+
+
+def prepared(
+    model: str, problem: Problem, config: Config, samples: int, greedy: bool
+) -> tuple[Policy, Request, SamplingSettings]:
+    """The model, loaded, and what it is asked for. Raises UserError."""
+    set_threads(config)
+    policy = load(resolve_model(model), *choose_sampling(config))
+    (prompt,) = make_prompts(config.prompt, [problem], policy)
+    temperature = 0.0 if greedy else config.sampling.temperature
+    keys = [key(config.seed, "sample", problem.question, sample) for sample in range(samples)]
+    settings = sampling_settings(policy, config, temperature, config.sampling.max_new_tokens)
+    return policy, Request(prompt.token_ids, keys), settings
 
 
 def known(question: str, config: Config, gold: str = "") -> tuple[Problem, RewardConfig | None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from r1v0.base.errors import UserError
 from r1v0.report import style
 from r1v0.report.series import datasets, load
-from r1v0.report.status import share
+from r1v0.report.status import share, span
 from r1v0.runs import runlog
 
 if TYPE_CHECKING:
@@ -22,11 +22,6 @@ FILE = "evaluation.png"
 ROOM = 0.2
 """the part of the axis that the text beside a bar takes"""
 Row = Mapping[str, Any]
-
-
-def is_evaluation(folder: Path) -> bool:
-    """Whether `r1v0 eval` made the folder."""
-    return (folder / runlog.EVAL_PLAN).is_file() and not (folder / runlog.METRICS).exists()
 
 
 def plot_evaluations(groups: Mapping[str, Sequence[Path]], out: Path | None = None) -> list[Path]:
@@ -131,7 +126,4 @@ def _places(rows: Sequence[tuple[str, Row]]) -> tuple[list[float], list[float]]:
 def _sizes(rows: Sequence[Row]) -> str:
     problems = sorted({int(row.get("problems", 0)) for row in rows})
     samples = sorted({int(row.get("samples", 1)) for row in rows})
-    counts = [
-        f"{found[0]:,}" if found[0] == found[-1] else f"{found[0]:,} to {found[-1]:,}" for found in (problems, samples)
-    ]
-    return f"{counts[0]} problems" + (f", {counts[1]} samples each" if samples[-1] > 1 else "")
+    return f"{span(problems)} problems" + (f", {span(samples)} samples each" if samples[-1] > 1 else "")

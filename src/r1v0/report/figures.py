@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from r1v0.base.errors import UserError
 from r1v0.report import compute, style
-from r1v0.report.bars import is_evaluation, plot_evaluations
+from r1v0.report.bars import plot_evaluations
 from r1v0.report.panels import Line, Panel, draw_panels
 from r1v0.report.series import Entry, datasets, load, parse_groups
 from r1v0.report.style import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY
@@ -139,7 +139,7 @@ def plot_groups(groups: Mapping[str, Sequence[Path]], out: Path | None = None) -
     folders = [folder for runs in groups.values() for folder in runs]
     if not folders:
         raise UserError("no run to plot: give one or more run folders")
-    evaluations = list(map(is_evaluation, folders))
+    evaluations = list(map(runlog.is_evaluation, folders))
     if all(evaluations):
         return plot_evaluations(groups, out)
     if any(evaluations):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from r1v0.report import style
 from r1v0.report.series import Curve, Entry, Points, Run, aggregate, datasets, smooth, smoothing_width
+from r1v0.report.status import span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -154,7 +155,7 @@ def _how(panel: Panel, entries: Sequence[Entry]) -> str:
     else:
         what = "training batches"
     if most > 1:
-        band = f"mean and range of {_range(counts)} runs"
+        band = f"mean and range of {span(counts)} runs"
     return "; ".join(part for part in (panel.about, what, band) if part)
 
 
@@ -165,10 +166,5 @@ def _sizes(data: str, entries: Sequence[Entry]) -> str:
     )
     if not problems:
         return "held-out problems"
-    count = f"{_range(problems)} held-out problems"
-    return f"{count}, {_range(samples)} samples each" if samples and samples[-1] > 1 else count
-
-
-def _range(numbers: Sequence[int]) -> str:
-    """One number where all runs have the same, else the least and the most."""
-    return f"{numbers[0]:,}" if numbers[0] == numbers[-1] else f"{numbers[0]:,} to {numbers[-1]:,}"
+    count = f"{span(problems)} held-out problems"
+    return f"{count}, {span(samples)} samples each" if samples and samples[-1] > 1 else count

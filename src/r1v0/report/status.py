@@ -224,3 +224,8 @@ def closing_lines(status: Status, summary: Mapping[str, object], arrow: str) -> 
     pairs += [(name, str(value)) for name, value in summary.items()]
     wide = max((len(name) for name, _ in pairs), default=0)
     return [f"{name:<{wide}}  {text}" for name, text in pairs]
+
+
+def span(numbers: Sequence[int]) -> str:
+    """One number where all are the same, else the least and the most."""
+    return f"{numbers[0]:,}" if numbers[0] == numbers[-1] else f"{numbers[0]:,} to {numbers[-1]:,}"

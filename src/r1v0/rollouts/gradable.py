@@ -33,8 +33,7 @@ def need_gradable(
     another than 0; `note` is told instead where the reward is the user's own."""
     with verifiers(rewards, lambda text: None) as graders:  # what goes wrong here is said below
         for dataset, settings in rewards.items():
-            first = problems[dataset][:FIRST]
-            faults = faults_of(settings.name, first, graders[dataset])
+            faults = faults_of(settings.name, problems[dataset], graders[dataset])
             if faults and is_users(settings.name):
                 note(f"note: {faults[0]}: check that this is meant")
             elif faults:

@@ -11,6 +11,7 @@ one line says so. A reward's file that is gone is replaced by the run's copy.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,13 @@ def _data(config: Config) -> list[Path]:
 
 def _hash(path: Path) -> str:
     if path.is_file():
-        return sha256(path)
+        return _digest(path, path.stat().st_size, path.stat().st_mtime_ns)
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    listed = "".join(f"{file.relative_to(path)} {sha256(file)}\n" for file in files)
+    listed = "".join(f"{file.relative_to(path)} {_hash(file)}\n" for file in files)
     return hashlib.sha256(listed.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@cache
+def _digest(path: Path, size: int, written: int) -> str:
+    """Once for a file as it is: resuming asks whether large data changed, and then records them."""
+    return sha256(path)

@@ -1,7 +1,7 @@
 """What a run tells whoever watches it: the trainer knows this silent form only, and `r1v0.report` the ones that
 draw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,3 +41,16 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def polling(progress: Progress, check: Callable[[], None], phase: str) -> Callable[[int], None]:
+    """What the sampler calls after every decoding step: show the tokens so far, and stop if asked to."""
+    tokens = 0
+
+    def poll(new: int) -> None:
+        nonlocal tokens
+        tokens += new
+        check()
+        progress.phase(phase, tokens, 0)
+
+    return poll

@@ -167,6 +167,11 @@ def is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (CONFIG, METRICS, EVALS))
 
 
+def is_evaluation(folder: Path) -> bool:
+    """Whether `r1v0 eval` made the folder."""
+    return (folder / EVAL_PLAN).is_file() and not (folder / METRICS).exists()
+
+
 def need_free(folder: Path) -> None:
     """Raise UserError if `folder` holds a run, or cannot become a run folder."""
     held = [name for name in PARTS if (folder / name).exists()]

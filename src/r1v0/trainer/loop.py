@@ -24,7 +24,7 @@ from r1v0.rollouts.evaluate import Answer, answer_problems, gain, parse_answers,
 from r1v0.runs.health import Watch
 from r1v0.runs.history import Row
 from r1v0.runs.manifest import checkpoint_name
-from r1v0.runs.progress import Progress
+from r1v0.runs.progress import Progress, polling
 from r1v0.runs.records import read_answers, read_evals
 from r1v0.runs.runlog import RunLog
 from r1v0.tasks.datasets import Problems
@@ -112,7 +112,8 @@ class Trainer:
         """The next step's graded groups."""
         number, cursor = self.state.step + 1, self.state.cursor
         sampler, verifier = fresh(self.sampling, self.policy), self.graders[self.config.data.name]
-        return collect(sampler, self.problems, self.config, number, cursor, verifier, self.polling("sampling"))
+        poll = polling(self.progress, self.check, "sampling")
+        return collect(sampler, self.problems, self.config, number, cursor, verifier, poll)
 
     def save(self) -> Path:
         """A checkpoint of where the run stands, unless there is one; then those go that are not to be kept."""
@@ -180,18 +181,6 @@ class Trainer:
         log.write_answers(step, map(asdict, answers))
         log.append_evals(rows)
         self.progress.evaluation(rows)
-
-    def polling(self, phase: str) -> Callable[[int], None]:
-        """What the sampler calls after every decoding step: show the tokens so far, and stop if asked to."""
-        tokens = 0
-
-        def poll(new: int) -> None:
-            nonlocal tokens
-            tokens += new
-            self.check()
-            self.progress.phase(phase, tokens, 0)
-
-        return poll
 
 
 def first_answers(folder: Path) -> list[Answer]:

@@ -31,12 +31,13 @@ def prepare(config: Config, checkpoint: Path | None = None) -> Trainer:
     base = resolve_model(config.model)  # looked for before the rows are read: it is what a run is about
     problems = load_problems(config.data, config.seed, config.eval.on)
     evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}
-    name, tried = config.data.name, [problems.at(i) for i in range(FIRST)]
-    need_gradable({name: reward_settings(config, name)}, {name: tried}, to_stderr)
-    need_gradable({name: reward_settings(config, name) for name in evals}, evals, to_stderr)
+    first = {name: held_out[:FIRST] for name, held_out in evals.items()}
+    tried = [problems.at(i) for i in range(FIRST)]
+    first[config.data.name] = [*tried, *first.get(config.data.name, [])]
+    need_gradable({name: reward_settings(config, name) for name in first}, first, to_stderr)
     policy, optimizer = trained_policy(config, base, checkpoint, device, dtype)
     # A template that fails is told before a run folder is made.
-    prompts = make_prompts(config.prompt, [problems.at(i) for i in range(FIRST)], policy)
+    prompts = make_prompts(config.prompt, tried, policy)
     if strange := unreadable(policy, prompts):
         to_stderr(f"warning: {strange}")
     if checkpoint is not None:

@@ -81,7 +81,7 @@ class Record:
 
 def read(folder: Path) -> Record:
     """Read a run folder. Raises UserError only if it is none."""
-    if (folder / runlog.EVAL_PLAN).is_file() and not (folder / runlog.METRICS).exists():
+    if runlog.is_evaluation(folder):
         raise UserError(
             f"{folder} holds an evaluation of `{typed('eval')}`, not a run: draw it by "
             f"`{typed('plot', folder)}`, or give the folder of a run"

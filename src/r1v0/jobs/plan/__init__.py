@@ -45,6 +45,8 @@ class Plan:
     typical: Cost
     longest: Cost
     evaluation: tuple[Cost, Cost]
+    sizes: tuple[int, int]
+    """bytes of a number in training and in sampling"""
 
     @property
     def whole(self) -> int:
@@ -155,7 +157,9 @@ def _plan(config: Config, shape: Shape, card: Card, gpu: bool, total: float, bud
         cost(config, shape, work, card, min(wanted, room), parts.kv_token, sizes) for work in works
     )
     evaluation = typical_eval, longest_eval
-    return Plan(config, shape, card, gpu, total, budget, micro_batch, parts, rows, length, typical, longest, evaluation)
+    return Plan(
+        config, shape, card, gpu, total, budget, micro_batch, parts, rows, length, typical, longest, evaluation, sizes
+    )
 
 
 def _eval_problems(config: Config) -> int:

@@ -135,7 +135,7 @@ def _step(plan: Plan) -> str:
         ("time, an evaluation", *(seconds(c.sampling_s) for c in plan.evaluation)),
         (f"time, {plan.config.steps} steps and {plan.evaluations} evaluations", *map(seconds, plan.run_s)),
     ]
-    card, size = plan.card, 2 if plan.card.rate(2) != plan.card.rate(4) and _is_half(plan) else 4
+    card = plan.card
     groups = "no group flat"
     if grpo.refill:
         groups = f"{FLAT:.0%} of the groups flat and refilled (limit: all, {grpo.max_refills} times)"
@@ -145,15 +145,10 @@ def _step(plan: Plan) -> str:
             f"prompts of {plan.whole - limit} tokens assumed, {groups}",
             *_aligned(rows),
             f"  times are estimates: {card.bandwidth_share:.0%} of {card.bandwidth / 1e9:,.0f} GB/s "
-            f"and {card.flops_share:.0%} of {card.rate(size) / card.flops_share / 1e12:,.3g} TFLOP/s assumed; "
+            f"and {card.flops_share:.0%} of {card.rate(plan.sizes[0]) / card.flops_share / 1e12:,.3g} TFLOP/s assumed; "
             "grading not counted",
         ]
     )
-
-
-def _is_half(plan: Plan) -> bool:
-    c = plan.shape
-    return round(plan.memory.weights / (c.parameters + c.adapters(plan.config.lora.rank))) == 2
 
 
 def _remedies(plan: Plan, given: Sequence[str]) -> str:
