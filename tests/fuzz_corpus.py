@@ -113,7 +113,7 @@ DATA_ROWS = [
     "hello\n[1]\n",
 ]
 JSON_TOKENS = [
-    '{"problem":', '"answer":', '{"gold":', '"pred":', ",", "}", "]", "[", "{", ":", '"', '"x"', '"42"', "1", "-0.0", "1e999", "NaN",
+    '{"problem":', '"answer":', '{"gold":', '"completion":', ",", "}", "]", "[", "{", ":", '"', '"x"', '"42"', "1", "-0.0", "1e999", "NaN",
     "null", "true",
     "1" * 400, "[[[[[[[[", "]]]]]]]]", "\n", "\r\n", "\\", '"\\ud800"', "\udcff", " ", "\0", "\ufeff", '{"problem":"a","answer":"b"}\n',
 ]  # fmt: skip
@@ -132,24 +132,25 @@ RUN_TOKENS = [
 ]  # fmt: skip
 
 _ANSWER = {
-    "dataset": "countdown", "template": "countdown", "problem": "p1", "sample": 0, "gold": "17 from 3 7 4", "text": "\\boxed{3}",
-    "tokens": 9, "finish_reason": "stop", "correct": False, "strict": False, "extracted": "3", "failure": "",
+    "dataset": "countdown", "template": "countdown", "problem": "p1", "sample": 0, "question": "3 7 4 target 17", "gold": "17 from 3 7 4",
+    "completion": "\\boxed{3}", "tokens": 9, "cut_off": False, "correct": False, "strict": False, "reward": 0.0, "extracted": "3",
+    "failure": "",
 }  # fmt: skip
 ANSWER_ROWS = [
     _lines(_ANSWER, {**_ANSWER, "problem": "p2", "correct": True, "extracted": None}),
-    _lines(_ANSWER, {**_ANSWER, "sample": 1, "text": "wait, \ud83d"}),
+    _lines(_ANSWER, {**_ANSWER, "sample": 1, "completion": "wait, \ud83d"}),
     _lines(_ANSWER)[:-9],
 ]
 _PARTS = [f'"{key}":' for key in _ANSWER]
 ANSWER_ROW_TOKENS = [
     *_PARTS, *(json.dumps(value) for value in _ANSWER.values()), "{", "}\n", ",", ",", "null", "true", "1e999", "[]", "{}", "-1",
-    *(_lines({**_ANSWER, key: value}) for key in ("sample", "tokens", "extracted", "text") for value in (None, "x", 1, True)),
+    *(_lines({**_ANSWER, key: value}) for key in ("sample", "tokens", "extracted", "completion", "cut_off") for value in (None, "x", 1, True)),
     _lines(_ANSWER), "\n", '"',
 ]  # fmt: skip
 
 VERIFY_ROWS = [
-    _lines({"gold": "1/2", "pred": "0.5"}, {"gold": " ", "pred": 1}),
-    '{"gold": "\\ud800", "pred": ""}\n[]\n',
+    _lines({"gold": "1/2", "completion": "0.5"}, {"gold": " ", "completion": 1}),
+    '{"gold": "\\ud800", "completion": ""}\n[]\n',
 ]
 
 _MODEL = {

@@ -27,7 +27,7 @@ from r1v0.jobs import eval
 from r1v0.models.families import FAMILIES, parse_config
 from r1v0.report import series
 from r1v0.rollouts import evaluate
-from r1v0.runs import records, runlog
+from r1v0.runs import records, runlog, written
 from r1v0.tasks import problems
 from r1v0.tasks.countdown import reward
 from r1v0.tasks.grading import verify
@@ -326,11 +326,11 @@ def check_answers(data: bytes) -> bool:
     path = run / runlog.ANSWERS / "step-00000.jsonl.gz"
     path.write_bytes(data if data.startswith(b"\x1f\x8b") else gzip.compress(data, 1))
     (out / eval.PLAN).write_text("{}")
-    (out / eval.ANSWERS).write_bytes(data)
+    (out / written.EVALUATION_ANSWERS).write_bytes(data)
     accepted = False
-    readers: list[Callable[[], list[evaluate.Answer]]] = [
-        lambda: evaluate.parse_answers(records.read_answers(run, 0), str(path)),
-        lambda: eval.read_answers(out),
+    readers: list[Callable[[], list[written.Answer]]] = [
+        lambda: written.answers_at(run, 0),
+        lambda: written.evaluation_answers(out),
     ]
     for read in readers:
         try:
@@ -341,7 +341,7 @@ def check_answers(data: bytes) -> bool:
         for name in {answer.dataset for answer in found}:
             own = [answer for answer in found if answer.dataset == name]
             evaluate.gain(own, own)
-            if len({len(group) for group in evaluate.by_problem(own).values()}) == 1:
+            if len({len(group) for group in written.by_problem(own).values()}) == 1:
                 evaluate.summarise(name, own)
         accepted = accepted or bool(found)
     return accepted

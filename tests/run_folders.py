@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from r1v0.runs.written import Answer
+
 
 def metrics_row(step: int, **changes: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
@@ -55,3 +57,13 @@ def write_run(folder: Path, metrics: Sequence[Mapping[str, Any]], evaluations: S
     for name, rows in (("metrics.jsonl", metrics), ("evals.jsonl", evaluations)):
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+def answer(**changes: Any) -> Answer:
+    """One graded answer of an evaluation."""
+    row: dict[str, Any] = dict(
+        dataset="countdown", template="countdown", problem="p0", sample=0, question="3 7 4 target 17"
+    )
+    row |= dict(gold="17 from 3 7 4", completion="text", extracted=None, correct=False, strict=False, reward=0.0)
+    row |= dict(tokens=9, cut_off=False)
+    return Answer(**(row | changes))

@@ -291,13 +291,13 @@ def test_verify_says_whether_and_why(r1v0: Command) -> None:
     right, wrong = r1v0("verify", r"\frac{1}{2}", "0.5"), r1v0("verify", r"\frac{1}{2}", "0.6")
     assert (right.code, wrong.code) == (0, 1)
     assert right.out != wrong.out
-    Path("pairs.jsonl").write_text('{"gold": "1/2", "pred": "0.5"}\n{"gold": "1/2", "pred": "0.6"}\n')
+    Path("pairs.jsonl").write_text('{"gold": "1/2", "completion": "0.5"}\n{"gold": "1/2", "completion": "0.6"}\n')
     batch = r1v0("verify", "--batch", "pairs.jsonl")
     assert batch.code == 1
     graded = [json.loads(line) for line in batch.out.splitlines()]
-    assert [row["equal"] for row in graded] == [True, False]
-    assert all({"equal", "strict", "extracted", "seconds"} <= row.keys() for row in graded)
-    Path("pairs.jsonl").write_text('{"gold": "1/2", "pred": "0.5"}\n')
+    assert [row["correct"] for row in graded] == [True, False]
+    assert all({"correct", "strict", "extracted", "seconds"} <= row.keys() for row in graded)
+    Path("pairs.jsonl").write_text('{"gold": "1/2", "completion": "0.5"}\n')
     assert r1v0("verify", "--batch", "pairs.jsonl").code == 0
 
 

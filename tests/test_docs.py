@@ -9,8 +9,8 @@ import pytest
 
 import r1v0
 from r1v0 import config
+from r1v0.cli import parser as command_line
 from r1v0.grpo.step import train_step
-from r1v0.jobs.arguments import parser as command_line
 from tests.conftest import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "results").rglob("*.md")])

@@ -82,7 +82,7 @@ TESTED_IN = {
     "tasks/test_rewards_unstated": "tasks/math/unstated",
     "tasks/test_verifier": "tasks/grading/pool",
     "tasks/test_verifier_batch": "tasks/grading/verify",
-    "test_cli": "base/interrupts jobs/arguments",
+    "test_cli": "base/interrupts jobs/arguments jobs/verbs/models jobs/verbs/runs jobs/verbs/settings",
     "trainer/test_checkpoint": "base/notes runs/manifest trainer/half_step",
     "trainer/test_loop": "grpo/step trainer/setup",
     "trainer/test_metrics": "grpo/readings",

@@ -7,7 +7,7 @@ import pytest
 
 from r1v0 import config
 from r1v0.cli import main
-from r1v0.jobs.arguments import parser as command_line
+from r1v0.cli import parser as command_line
 from r1v0.jobs.plan import ADAPTERS, EXACT, PROMPT, ROUNDED, make_plan, remedies
 from r1v0.jobs.plan.cost import CARDS, cost, find_card, work_of
 from r1v0.jobs.plan.report import report, seconds

@@ -18,6 +18,7 @@ from r1v0.runs import records as recorded
 from r1v0.runs import runlog
 from r1v0.runs.progress import Progress
 from r1v0.runs.runlog import RunLog
+from r1v0.runs.written import answers_at
 
 
 def new(folder: Path) -> RunLog:
@@ -164,8 +165,7 @@ def test_rollouts_and_answers_are_gzipped_lines_and_the_same_bytes_each_time(tmp
     log.write_rollouts(10, rows)
     assert path.read_bytes() == first
     log.write_answers(0, rows[:1])
-    assert recorded.read_answers(tmp_path, 0) == rows[:1]
-    assert recorded.read_answers(tmp_path, 10) == []
+    assert records(tmp_path / "answers" / "step-00000.jsonl.gz") == rows[:1]
     assert sorted(p.name for p in (tmp_path / "rollouts").iterdir()) == ["step-00010.jsonl.gz"]
 
 
@@ -175,8 +175,10 @@ def test_rollouts_and_answers_are_gzipped_lines_and_the_same_bytes_each_time(tmp
 def test_damaged_answers_are_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "answers").mkdir()
     (tmp_path / "answers" / "step-00000.jsonl.gz").write_bytes(data)
-    with pytest.raises(UserError, match=r"step-00000\.jsonl\.gz is damaged"):
-        recorded.read_answers(tmp_path, 0)
+    with pytest.raises(
+        UserError, match=r"step-00000\.jsonl\.gz (is damaged|holds something that is not a graded answer)"
+    ):
+        answers_at(tmp_path, 0)
 
 
 def write_steps(log: RunLog, first: int, last: int) -> None:

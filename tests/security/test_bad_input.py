@@ -20,7 +20,16 @@ from r1v0.models.loading import TINY
 RUN: list[Path] = []  # a finished run of one step, made once
 LONG = "9" * 400
 ANSWER = dict(
-    dataset="countdown", template="countdown", problem="p", sample=0, gold="g", text="t", tokens=1, finish_reason="stop"
+    dataset="countdown",
+    template="countdown",
+    problem="p",
+    sample=0,
+    question="q",
+    gold="g",
+    completion="t",
+    tokens=1,
+    cut_off=False,
+    reward=0.0,
 )
 BENT = gzip.compress(
     json.dumps({**ANSWER, "sample": "0", **dict.fromkeys(("correct", "strict", "extracted", "failure"))}).encode()
@@ -237,9 +246,9 @@ DATA_FILES = [
     Case(sets("data.name=mine", "data.path=folder"), ["folder", "no data files"], lambda: Path("folder").mkdir()),
     Case(sets("data.name=mine", "data.path=loop.jsonl"), ["loop.jsonl"], lambda: Path("loop.jsonl").symlink_to("loop.jsonl")),
     Case(sets("data.name=countdown-train+gsm8k"), ["countdown-train", "cannot be mixed"]),
-    Case("verify --batch a.jsonl", ["a.jsonl, line 2", "not JSON"], rows("a.jsonl", {"gold": "1", "pred": "1"}, "{")),
-    Case("verify --batch a.jsonl", ["line 1", "'pred'", "expected a text"], rows("a.jsonl", {"gold": "1", "pred": 1})),
-    Case("verify --batch a.jsonl", ["line 1", "'gold' is empty"], rows("a.jsonl", {"gold": " ", "pred": "1"})),
+    Case("verify --batch a.jsonl", ["a.jsonl, line 2", "not JSON"], rows("a.jsonl", {"gold": "1", "completion": "1"}, "{")),
+    Case("verify --batch a.jsonl", ["line 1", "'completion'", "expected a text"], rows("a.jsonl", {"gold": "1", "completion": 1})),
+    Case("verify --batch a.jsonl", ["line 1", "'gold' is empty"], rows("a.jsonl", {"gold": " ", "completion": "1"})),
     Case("verify --batch a.jsonl", ["a.jsonl", "UTF-8"], file("a.jsonl", b"\xff\xff\n")),
 ]  # fmt: skip
 

@@ -25,12 +25,11 @@ from r1v0.base import reading
 from r1v0.base.errors import UserError
 from r1v0.base.reading import read_json
 from r1v0.config import RewardConfig
-from r1v0.jobs import eval
 from r1v0.models import loading
 from r1v0.models.checks import parameter_count
 from r1v0.models.loading import TINY, load, save
 from r1v0.models.transformer import Transformer
-from r1v0.runs import records
+from r1v0.runs import records, written
 from r1v0.tasks.datasets import load_eval
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.tasks.grading.processes import environment
@@ -147,10 +146,10 @@ def test_no_reader_holds_more_than_its_bound(data: bytes, tmp_path: Path, small_
     assert "more than" in message(lambda: records.read_metrics(tmp_path))
     (tmp_path / "answers").mkdir()
     (tmp_path / "answers" / "step-00000.jsonl.gz").write_bytes(packed)
-    assert "is damaged" in message(lambda: records.read_answers(tmp_path, 0))
+    assert "is damaged" in message(lambda: written.answers_at(tmp_path, 0))
     (tmp_path / "eval.json").write_text("{}")
     (tmp_path / "answers.jsonl").write_bytes(data)
-    assert "more than" in message(lambda: eval.read_answers(tmp_path))
+    assert "more than" in message(lambda: written.evaluation_answers(tmp_path))
     for name, held in (("rows.jsonl", data), ("rows.jsonl.gz", packed)):
         path = tmp_path / name
         path.write_bytes(held)

@@ -12,11 +12,13 @@ from r1v0.base.errors import UserError
 from r1v0.config import RewardConfig
 from r1v0.report.status import other_reading
 from r1v0.report.table import evaluation_table
-from r1v0.rollouts.evaluate import Answer, summarise
+from r1v0.rollouts.evaluate import summarise
+from r1v0.runs.written import Answer
 from r1v0.tasks.grading import custom
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.tasks.rewards import REWARDS, check, combine, function, score
 from r1v0.types import Problem, Score
+from tests.run_folders import answer
 
 
 def problem(answer: str) -> Problem:
@@ -178,18 +180,18 @@ def test_both_readings_of_an_answer(reward: str, gold: str, text: str, boxed: bo
 
 
 def test_an_evaluation_has_the_accuracy_of_both_readings() -> None:
-    def answer(n: int, correct: bool, last: bool | None) -> Answer:
+    def verdict(n: int, correct: bool, last: bool | None) -> Answer:
         boxed = None if last is None else correct
-        return Answer("d", "plain", f"p{n}", 0, "5", "5", 1, "stop", correct, False, "5", "", boxed, last)
+        return answer(problem=f"p{n}", extracted="5", correct=correct, correct_boxed=boxed, correct_last=last)
 
     found = summarise(
-        "d", [answer(0, True, True), answer(1, False, True), answer(2, False, True), answer(3, False, False)]
+        "d", [verdict(0, True, True), verdict(1, False, True), verdict(2, False, True), verdict(3, False, False)]
     )
     assert (found.accuracy, found.accuracy_boxed, found.accuracy_last) == (0.25, 0.25, 0.75)
     rows = [{"step": 0, "template": "plain", **asdict(found)}]
     assert [cell for cell in evaluation_table(rows).splitlines()[0].split() if cell in ("boxed", "last")] == ["last"]
     assert other_reading(rows[0]) == "  last 75 %"
-    one_reading = summarise("d", [answer(0, True, None), answer(1, False, None)])
+    one_reading = summarise("d", [verdict(0, True, None), verdict(1, False, None)])
     assert (one_reading.accuracy, one_reading.accuracy_boxed, one_reading.accuracy_last) == (0.5, None, None)
 
 

@@ -92,11 +92,13 @@ def test_a_file_is_graded_in_order(tmp_path: Path) -> None:
         ("x", "\ud800"),
         ("7", "7^{9^{9^{9}}}"),
     ]
-    path = write(tmp_path / "in.jsonl", [json.dumps({"gold": gold, "pred": pred, "id": 1}) for gold, pred in rows])
+    path = write(
+        tmp_path / "in.jsonl", [json.dumps({"gold": gold, "completion": pred, "id": 1}) for gold, pred in rows]
+    )
     out = io.StringIO()
     summary = verify_batch(path, out, MATH)
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert [line["equal"] for line in lines] == [True, True, False, False, False, False]
+    assert [line["correct"] for line in lines] == [True, True, False, False, False, False]
     assert [line["strict"] for line in lines] == [False, True, False, False, False, False]
     assert [line["extracted"] for line in lines] == ["0.5", "1/2", "6", "", "\ud800", "7^{9^{9^{9}}}"]
     assert [line.get("failure") for line in lines] == [None] * 5 + ["timeout"]
@@ -107,12 +109,12 @@ def test_a_file_is_graded_in_order(tmp_path: Path) -> None:
 
 
 def test_a_file_longer_than_a_chunk_keeps_its_order(tmp_path: Path) -> None:
-    rows = [{"gold": str(i % 7), "pred": f"#### {i % 5}"} for i in range(4100)]
+    rows = [{"gold": str(i % 7), "completion": f"#### {i % 5}"} for i in range(4100)]
     out = io.StringIO()
     summary = verify_batch(
         write(tmp_path / "in.jsonl", [json.dumps(row) for row in rows]), out, RewardConfig(name="gsm8k")
     )
-    equal = [json.loads(line)["equal"] for line in out.getvalue().splitlines()]
+    equal = [json.loads(line)["correct"] for line in out.getvalue().splitlines()]
     assert equal == [i % 7 == i % 5 for i in range(4100)]
     assert summary.equal == sum(equal)
 
@@ -128,14 +130,14 @@ def test_an_empty_file_is_graded(tmp_path: Path) -> None:
         ("{", "line 2 is not JSON"),
         ("[" * 100_000, "line 2 is not JSON"),
         ("[1]", "line 2 is a JSON list: expected an object"),
-        ('{"pred": "5"}', "line 2: has no 'gold': expected a text"),
-        ('{"gold": 5, "pred": "5"}', "line 2: 'gold' is 5: expected a text"),
-        ('{"gold": "5", "pred": null}', "line 2: 'pred' is null: expected a text"),
-        ('{"gold": " ", "pred": "5"}', "line 2: 'gold' is empty"),
+        ('{"completion": "5"}', "line 2: has no 'gold': expected a text"),
+        ('{"gold": 5, "completion": "5"}', "line 2: 'gold' is 5: expected a text"),
+        ('{"gold": "5", "completion": null}', "line 2: 'completion' is null: expected a text"),
+        ('{"gold": " ", "completion": "5"}', "line 2: 'gold' is empty"),
     ],
 )
 def test_a_malformed_line_is_told_and_nothing_is_written(tmp_path: Path, line: str, message: str) -> None:
-    path = write(tmp_path / "in.jsonl", ['{"gold": "5", "pred": "5"}', line])
+    path = write(tmp_path / "in.jsonl", ['{"gold": "5", "completion": "5"}', line])
     out = io.StringIO()
     with pytest.raises(UserError, match=message):
         verify_batch(path, out, MATH)

@@ -4,9 +4,10 @@ import math
 from dataclasses import asdict
 
 from r1v0.grpo.readings import UpdateReadings, policy_metrics
-from r1v0.rollouts.evaluate import Answer, summarise
+from r1v0.rollouts.evaluate import summarise
 from r1v0.trainer.metrics import step_row
 from r1v0.types import Completion, FinishReason, Group, Problem, Prompt, Rollout, Score
+from tests.run_folders import answer
 
 ANSWERS: list[tuple[int, FinishReason, bool]] = [
     (10, "stop", True),
@@ -37,7 +38,7 @@ def evaluated(answers: list[tuple[int, FinishReason, bool]]) -> dict[str, float]
         summarise(
             "countdown",
             [
-                Answer("countdown", "countdown", str(i), 0, "a", "text", tokens, reason, right, right, None, "")
+                answer(problem=str(i), tokens=tokens, cut_off=reason == "length", correct=right, strict=right)
                 for i, (tokens, reason, right) in enumerate(answers)
             ],
         )

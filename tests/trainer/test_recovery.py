@@ -275,7 +275,7 @@ def test_the_saved_batch_reproduces_the_failure(tmp_path: Path) -> None:
     assert not loss.isfinite()
     texts = [json.loads(line) for line in (saved / "rollouts.jsonl").read_text().splitlines()]
     assert len(texts) == 8
-    assert {"prompt", "completion", "reward", "answer"} <= texts[0].keys()
+    assert {"question", "gold", "prompt", "completion", "reward"} <= texts[0].keys()
 
 
 def test_the_saved_batch_is_the_batch(tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from r1v0.base import lock, reading
-from r1v0.base.command import typed
+from r1v0.base import lock
 from r1v0.base.errors import UserError
 from r1v0.base.interrupts import stoppable
 from r1v0.base.reading import read_json
@@ -27,17 +26,18 @@ from r1v0.models.device import choose_sampling, set_threads
 from r1v0.models.device import settled as on_this_device
 from r1v0.models.loading import load, resolve_model
 from r1v0.rollouts.collect import past_positions, reward_settings, verifiers
-from r1v0.rollouts.evaluate import Answer, answer_problems, gain, parse_answer, summarise
+from r1v0.rollouts.evaluate import answer_problems, gain, summarise
 from r1v0.rollouts.gradable import FIRST, need_gradable, unreadable
 from r1v0.runs import runlog
 from r1v0.runs.progress import Progress
 from r1v0.runs.settings import Asked, Settled, asked
+from r1v0.runs.written import EVALUATION_ANSWERS, Answer, evaluation_answers
 from r1v0.tasks.datasets import check as check_data
 from r1v0.tasks.datasets import eval_name, load_eval
 from r1v0.tasks.prompts import make_prompts
 from r1v0.types import Problem
 
-PLAN, ANSWERS = runlog.EVAL_PLAN, "answers.jsonl"
+PLAN = runlog.EVAL_PLAN
 
 
 def measure(
@@ -56,7 +56,7 @@ def measure(
     """
 
     def keep(answer: Answer) -> None:
-        append_whole(out / ANSWERS, _line(answer))
+        append_whole(out / EVALUATION_ANSWERS, _line(answer))
 
     config = on_this_device(settled.config)
     settled = settled.of(config)
@@ -67,7 +67,7 @@ def measure(
     evals = {eval_name(spec): load_eval(spec, _most(how, spec)) for spec in config.eval.on}
     rewards = {name: reward_settings(ask.config, name) for name, ask in how.items()}
     need_gradable(rewards, {name: problems[:FIRST] for name, problems in evals.items()}, progress.note)
-    before = read_answers(against) if against is not None else []
+    before = evaluation_answers(against) if against is not None else []
     policy = load(folder, *choose_sampling(config))
     for name, template in itertools.product(evals, templates):
         make_prompts(with_template(config, template).prompt, evals[name][:1], policy)  # one that fails leaves no folder
@@ -77,7 +77,7 @@ def measure(
         written = {name: asdict(prompt) for name in templates if (prompt := with_template(config, name).prompt).text}
         plan = {"model": model, "templates": list(templates), "datasets": told, "config": settled.toml()}
         _open(out, plan | ({"prompts": written} if written else {}))
-        done = read_answers(out)
+        done = evaluation_answers(out)
         for line in [settled.line, *filter(None, (_more(name, how[name]) for name in evals))]:
             progress.note(line)
         answers: list[Answer] = []
@@ -96,7 +96,7 @@ def measure(
             result = asdict(summarise(name, own)) | (asdict(since) if since else {})
             rows.append({"step": 0, "template": template} | result)
         with writing(out):
-            write_atomic(out / ANSWERS, b"".join(map(_line, answers)))
+            write_atomic(out / EVALUATION_ANSWERS, b"".join(map(_line, answers)))
             write_atomic(out / runlog.EVALS, b"".join(map(runlog.json_line, rows)))
     return told, rows
 
@@ -127,28 +127,6 @@ def _more(name: str, ask: Asked) -> str:
     )
 
 
-def read_answers(out: Path) -> list[Answer]:
-    """The answers of an evaluation's folder; an answer torn by a crash is left out. Raises UserError."""
-    if not (out / PLAN).is_file():
-        raise UserError(f"{out} holds no evaluation (no {PLAN}): give a folder that `{typed('eval', '--out')}` wrote")
-    path = out / ANSWERS
-    try:
-        lines = list(reading.lines(path)) if path.exists() else []
-    except (OSError, reading.TooLarge) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{path} cannot be read ({reason}): expected a file of graded answers") from None
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(parse_answer(json.loads(line)))
-        except (ValueError, TypeError, RecursionError):
-            if number != len(lines):
-                raise UserError(
-                    f"{path} line {number} is damaged: drop the line, its answer is then sampled again"
-                ) from None
-    return found
-
-
 def _open(out: Path, plan: dict[str, Any]) -> None:
     """Make the folder, or check that it holds the same evaluation, and cut off a torn last line."""
     if (out / PLAN).is_file():
@@ -159,7 +137,7 @@ def _open(out: Path, plan: dict[str, Any]) -> None:
                 f"{out} holds an evaluation with another {different[0]}: choose another --out, or ask for the "
                 "same to go on with it"
             )
-        path = out / ANSWERS
+        path = out / EVALUATION_ANSWERS
         data = path.read_bytes() if path.exists() else b""
         if not data.endswith(b"\n") and data:
             with writing(path):

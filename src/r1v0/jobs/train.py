@@ -29,8 +29,9 @@ from r1v0.runs.claim import claimed
 from r1v0.runs.inputs import located, record, restored
 from r1v0.runs.provenance import environment
 from r1v0.runs.settings import Settled, resumed
+from r1v0.runs.written import answers_at
 from r1v0.trainer import checkpoint
-from r1v0.trainer.loop import Trainer, first_answers
+from r1v0.trainer.loop import Trainer
 from r1v0.trainer.setup import prepare
 
 LONG_S = 600.0
@@ -61,7 +62,7 @@ def resume(folder: Path, sets: Sequence[str]) -> None:
         if trainer.state.step > settled.config.steps:
             steps = settled.config.steps
             raise UserError(f"{folder} is at step {trainer.state.step} and steps is {steps}: set more to go on")
-        first_answers(folder)  # if they are damaged, say so before anything is changed
+        answers_at(folder, 0)  # if they are damaged, say so before anything is changed
         files = record(trainer.config, folder)
         log = runlog.resume(folder, settled.of(trainer.config).toml(), trainer.state.step, about(trainer, files))
         watch(trainer, log, settled.line)

@@ -6,44 +6,21 @@ by the policy, and their difference is paired by problem. An answer is kept as a
 from the records alone, whether they were sampled just now or read back from a file.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from r1v0.base.errors import UserError
 from r1v0.base.keys import key
 from r1v0.base.means import mean
 from r1v0.base.stats import accuracy_interval, majority_correct, paired_difference, pass_at_k, powers_up_to
 from r1v0.config import Config
 from r1v0.models.loading import Policy
 from r1v0.rollouts.collect import sample_rollouts, sampling_settings
-from r1v0.rollouts.reflection import reflects
 from r1v0.runs.progress import Progress
+from r1v0.runs.written import Answer, by_problem
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.tasks.prompts import make_prompts
-from r1v0.types import EvalResult, FinishReason, Problem, Rollout
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One graded answer, as the answer files hold it. `tokens` counts the end token; `why` says in words why a
-    verdict could not be reached (`failure`)."""
-
-    dataset: str
-    template: str
-    problem: str
-    sample: int
-    gold: str
-    text: str
-    tokens: int
-    finish_reason: FinishReason
-    correct: bool
-    strict: bool
-    extracted: str | None
-    failure: str
-    correct_boxed: bool | None = None
-    correct_last: bool | None = None
-    why: str = ""
+from r1v0.types import EvalResult, Problem, Rollout
 
 
 def answer_problems(
@@ -125,51 +102,20 @@ def _answer(dataset: str, template: str, sample: int, rollout: Rollout) -> Answe
         template=template,
         problem=problem.id,
         sample=sample,
+        question=problem.question,
         gold=problem.answer,
-        text=rollout.text,
-        tokens=len(completion.token_ids),
-        finish_reason=completion.finish_reason,
+        completion=rollout.text,
+        extracted=score.extracted,
         correct=score.correct,
         strict=score.strict,
-        extracted=score.extracted,
+        reward=score.reward,
+        tokens=len(completion.token_ids),
+        cut_off=completion.finish_reason == "length",
         failure=score.failure,
         correct_boxed=score.correct_boxed,
         correct_last=score.correct_last,
         why=score.why,
     )
-
-
-def parse_answer(record: Any) -> Answer:
-    """An answer of its JSON object, every field of its type. Raises TypeError for an object that is none."""
-    answer = Answer(**record)
-    texts = (answer.dataset, answer.template, answer.problem, answer.gold, answer.text, answer.failure, answer.why)
-    good = (
-        all(isinstance(text, str) for text in texts)
-        and isinstance(answer.extracted, str | None)
-        and answer.finish_reason in ("stop", "length")
-        and all(type(number) is int and 0 <= number < 1 << 31 for number in (answer.sample, answer.tokens))
-        and all(isinstance(verdict, bool) for verdict in (answer.correct, answer.strict))
-        and all(isinstance(verdict, bool | None) for verdict in (answer.correct_boxed, answer.correct_last))
-    )
-    if not good:
-        raise TypeError("a field of another type")
-    return answer
-
-
-def parse_answers(records: Iterable[Any], where: str) -> list[Answer]:
-    """Answers of their JSON objects. Raises UserError for an object that is none."""
-    try:
-        return [parse_answer(record) for record in records]
-    except TypeError:
-        raise UserError(f"{where} holds something that is not a graded answer: remove it, or evaluate again") from None
-
-
-def by_problem(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
-    """Answers of one dataset and template by problem, samples in order."""
-    found: dict[str, list[Answer]] = {}
-    for answer in sorted(answers, key=lambda answer: answer.sample):
-        found.setdefault(answer.problem, []).append(answer)
-    return found
 
 
 def summarise(dataset: str, answers: Sequence[Answer]) -> EvalResult:
@@ -191,11 +137,11 @@ def summarise(dataset: str, answers: Sequence[Answer]) -> EvalResult:
             majority_correct([a.extracted for a in group], row) for group, row in zip(groups, correct, strict=True)
         ),
         length=mean(answer.tokens for answer in answers),
-        length_finished=mean(answer.tokens for answer in answers if answer.finish_reason == "stop"),
+        length_finished=mean(answer.tokens for answer in answers if not answer.cut_off),
         length_correct=mean(answer.tokens for answer in answers if answer.correct),
         length_wrong=mean(answer.tokens for answer in answers if not answer.correct),
-        truncated_frac=mean(answer.finish_reason == "length" for answer in answers),
-        reflection_frac=mean(reflects(answer.text) for answer in answers),
+        truncated_frac=mean(answer.cut_off for answer in answers),
+        reflection_frac=mean(answer.reflects for answer in answers),
         accuracy_boxed=_share([answer.correct_boxed for answer in answers]),
         accuracy_last=_share([answer.correct_last for answer in answers]),
     )

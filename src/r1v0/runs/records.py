@@ -1,13 +1,11 @@
-"""What a run folder holds, read back: rows, answers, settings. Raises UserError for what is damaged."""
+"""What a run folder holds, read back: rows and settings. Raises UserError for what is damaged."""
 
-import json
-import zlib
 from pathlib import Path
 from typing import Any
 
 from r1v0.base import reading
 from r1v0.base.errors import UserError
-from r1v0.runs.runlog import ANSWERS, CONFIG, EVALS, HEALTH, METRICS, need_run, read_rows, step_name
+from r1v0.runs.runlog import CONFIG, EVALS, HEALTH, METRICS, need_run, read_rows
 
 
 def config_text(folder: Path) -> str:
@@ -41,17 +39,3 @@ def read_health(folder: Path) -> list[dict[str, Any]]:
     """The rows of health.jsonl, an alarm each; mostly none. Raises as `read_metrics`."""
     need_run(folder)
     return read_rows(folder / HEALTH)
-
-
-def read_answers(folder: Path, step: int) -> list[dict[str, Any]]:
-    """The answers of the evaluation at `step`; empty if there are none. Raises UserError for a damaged file."""
-    path = folder / ANSWERS / f"{step_name(step)}.jsonl.gz"
-    try:
-        records = [json.loads(line) for line in reading.lines(path)]
-        if not all(isinstance(record, dict) for record in records):
-            raise ValueError
-        return records
-    except FileNotFoundError:
-        return []
-    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
-        raise UserError(f"{path} is damaged ({error.__class__.__name__}): remove it, or evaluate again") from None

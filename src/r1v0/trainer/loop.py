@@ -20,13 +20,14 @@ from r1v0.grpo.step import Learner, StepInProgress, train_step
 from r1v0.models.device import peak_memory_gb
 from r1v0.models.loading import Policy
 from r1v0.rollouts.collect import collect, reward_settings, verifiers
-from r1v0.rollouts.evaluate import Answer, answer_problems, gain, parse_answers, summarise
+from r1v0.rollouts.evaluate import answer_problems, gain, summarise
 from r1v0.runs.health import Watch
 from r1v0.runs.history import Row
 from r1v0.runs.manifest import checkpoint_name
 from r1v0.runs.progress import Progress, polling
-from r1v0.runs.records import read_answers, read_evals
+from r1v0.runs.records import read_evals
 from r1v0.runs.runlog import RunLog
+from r1v0.runs.written import Answer, answers_at, parse_all
 from r1v0.tasks.datasets import Problems
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.trainer.checkpoint import TrainerState, prune, restore, save_checkpoint
@@ -157,8 +158,8 @@ class Trainer:
     def evaluate(self) -> None:
         """Evaluate every dataset; their rows are written together. Gains are paired with the run's first evaluation."""
         step, log = self.state.step, self.log
-        first = first_answers(log.folder)
-        kept = parse_answers(log.kept_answers(step), f"{log.folder}/answers")
+        first = answers_at(log.folder, 0)
+        kept = parse_all(Answer, log.kept_answers(step), f"{log.folder}/answers")
         policy = fresh(self.sampling, self.policy)
         rows: list[dict[str, Any]] = []
         answers: list[Answer] = []
@@ -173,7 +174,7 @@ class Trainer:
             measured = asdict(summarise(name, own)) | (asdict(since) if since else {})
             rows.append({"step": step, **measured, "time_s": time.perf_counter() - start})
             answers += own
-        cut = mean(answer.finish_reason == "length" for answer in answers)
+        cut = mean(answer.cut_off for answer in answers)
         if not step and cut > 0.5:
             limit = self.config.eval.max_new_tokens or self.config.sampling.max_new_tokens
             told = f"{cut:.0%} of the model's answers are cut off at {limit} tokens and score 0"
@@ -181,8 +182,3 @@ class Trainer:
         log.write_answers(step, map(asdict, answers))
         log.append_evals(rows)
         self.progress.evaluation(rows)
-
-
-def first_answers(folder: Path) -> list[Answer]:
-    """The answers of a run's first evaluation; empty if there is none. Raises UserError if they are damaged."""
-    return parse_answers(read_answers(folder, 0), f"{folder}/answers/step-00000.jsonl.gz")

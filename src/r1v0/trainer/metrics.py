@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from r1v0.base.means import mean
-from r1v0.rollouts.reflection import reflects
+from r1v0.tasks.reflection import reflects
 from r1v0.types import Group
 
 
@@ -52,21 +52,22 @@ def rollout_records(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
     """Each rollout as one JSON object, for rollouts/step-NNNNN.jsonl.gz."""
     for index, group in enumerate(groups):
         for sample, rollout in enumerate(group.rollouts):
-            score = rollout.score
+            problem, score = rollout.prompt.problem, rollout.score
             yield {
+                "dataset": problem.source,
+                "problem": problem.id,
                 "group": index,
                 "sample": sample,
-                "problem": rollout.prompt.problem.id,
-                "source": rollout.prompt.problem.source,
+                "question": problem.question,
                 "prompt": rollout.prompt.text,
-                "answer": rollout.prompt.problem.answer,
+                "gold": problem.answer,
                 "completion": rollout.text,
-                "tokens": len(rollout.completion.token_ids),
-                "finish_reason": rollout.completion.finish_reason,
-                "reward": score.reward,
+                "extracted": score.extracted,
                 "correct": score.correct,
                 "strict": score.strict,
-                "extracted": score.extracted,
+                "reward": score.reward,
+                "tokens": len(rollout.completion.token_ids),
+                "cut_off": rollout.completion.finish_reason == "length",
                 "parts": score.parts,
                 "failure": score.failure,
                 "why": score.why,

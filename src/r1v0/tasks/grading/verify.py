@@ -79,7 +79,7 @@ def judge(gold: str, answer: str, config: RewardConfig = MATH) -> tuple[list[str
 
 
 def verify_batch(path_in: Path, out: TextIO, config: RewardConfig) -> Summary:
-    """Grade a JSONL file of {"gold", "pred"}; write {"equal", "strict", "extracted", "seconds"} a line, in the same
+    """Grade a JSONL file of {"gold", "completion"}; write {"correct", "strict", "extracted", "seconds"} a line, in the same
     order, with "failure" where there is one. The whole file is checked before anything is written.
 
     Raises UserError for a file that cannot be read and for a malformed line, with its place."""
@@ -153,7 +153,7 @@ def _pairs(path: Path) -> Iterator[tuple[str, str]]:
         raise UserError(f"{path} cannot be read ({type(error).__name__}): give a UTF-8 JSONL file") from None
 
 
-_EXAMPLE = '{"gold": "1/2", "pred": "0.5"}'
+_EXAMPLE = '{"gold": "1/2", "completion": "0.5"}'
 
 
 def _pair(line: str, place: str) -> tuple[str, str]:
@@ -165,17 +165,22 @@ def _pair(line: str, place: str) -> tuple[str, str]:
         raise UserError(f"{place} is not JSON: expected {_EXAMPLE}") from None
     if not isinstance(row, dict):
         raise UserError(f"{place} is a JSON {type(row).__name__}: expected an object, {_EXAMPLE}")
-    for key in ("gold", "pred"):
+    for key in ("gold", "completion"):
         if not isinstance(row.get(key), str):
             given = f"'{key}' is {json.dumps(row[key])[:50]}" if key in row else f"has no '{key}'"
             raise UserError(f"{place}: {given}: expected a text, as in {_EXAMPLE}")
     if not row["gold"].strip():
         raise UserError(f"{place}: 'gold' is empty: expected the right answer")
-    return row["gold"], row["pred"]
+    return row["gold"], row["completion"]
 
 
 def _line(score: Score, seconds: float) -> dict[str, Any]:
-    line = {"equal": score.correct, "strict": score.strict, "extracted": score.extracted, "seconds": round(seconds, 6)}
+    line = {
+        "correct": score.correct,
+        "strict": score.strict,
+        "extracted": score.extracted,
+        "seconds": round(seconds, 6),
+    }
     return {**line, "failure": score.failure} if score.failure else line
 
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from r1v0.rollouts.reflection import REFLECTION_WORDS, reflects
+from r1v0.tasks.reflection import REFLECTION_WORDS, reflects
 
 
 @pytest.mark.parametrize(
