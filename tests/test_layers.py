@@ -53,6 +53,7 @@ TESTED_IN = {
     "models/test_device": "models/memory",
     "models/test_models": "models/families models/loading models/transformer",
     "models/test_triton_decode": "models/kernels/triton_layers",
+    "models/test_tried": "models/ops",
     "report/test_figures": "report/bars report/compute report/panels report/series report/style",
     "report/test_progress": "report/live report/status report/table",
     "runs/test_health": "runs/history runs/watchers",

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1v0.models import attention, transformer, tried
+from r1v0.models import attention, ops, tried
 from r1v0.models.attention import packed
 from r1v0.models.kernels import block_attention, native
 from r1v0.models.tried import difference, is_left_out, outcomes, works
@@ -161,7 +161,7 @@ def test_everything_a_run_uses_is_tried_before_it_begins(monkeypatch: pytest.Mon
 
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("r1v0.sampling.engine.has_triton", lambda: True)
-    monkeypatch.setattr(transformer, "has_triton", lambda: True)
+    monkeypatch.setattr(ops, "has_triton", lambda: True)
     gpu = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
     return SimpleNamespace(norm=gpu, config=small_model().config)
 
@@ -179,13 +179,13 @@ def test_a_gpu_whose_paged_kernels_fail_has_slots_and_eager_steps(monkeypatch: p
 def test_a_gpu_whose_layer_kernels_fail_has_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
     model = on_a_gpu(monkeypatch)
     given = model.config, model.norm.device, model.norm.dtype
-    monkeypatch.setattr(transformer, "_triton_trial", raises)
-    assert transformer.fast_steps(*given) is None
+    monkeypatch.setattr(ops, "_triton_trial", raises)
+    assert ops.fast_steps(*given) is None
     monkeypatch.setattr(tried, "_works", {})
-    monkeypatch.setattr(transformer, "_triton_trial", lambda *given: wrong_by(0)())
-    found = transformer.fast_steps(*given)
+    monkeypatch.setattr(ops, "_triton_trial", lambda *given: wrong_by(0)())
+    found = ops.fast_steps(*given)
     assert found is not None
-    assert [step.__module__ for step in found] == ["r1v0.models.transformer"] + [
+    assert [step.__module__ for step in found] == ["r1v0.models.ops"] + [
         "r1v0.models.kernels.triton_layers"
     ] * 2
 

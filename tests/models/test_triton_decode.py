@@ -198,13 +198,13 @@ for kernel in (kernels._split, kernels._reduce, kernels._store, layers._rotate, 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize(("heads", "dim"), [(3, 8), (14, 128), (5, 80)])
 def test_rotate_is_the_transformers_own_to_the_bit(heads: int, dim: int, dtype: torch.dtype) -> None:
-    from r1v0.models import transformer
+    from r1v0.models import ops
     from r1v0.models.kernels import triton_layers
 
     x = torch.randn(4, heads + 2, dim).to(dtype)[:, :heads]
     angles = torch.randn(4, 1, dim // 2)
     cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
-    assert torch.equal(triton_layers.rotate(x, cos, sin), transformer.rotate(x, cos, sin))
+    assert torch.equal(triton_layers.rotate(x, cos, sin), ops.rotate(x, cos, sin))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -222,18 +222,18 @@ def test_swiglu_is_silu_of_the_gate_times_up(width: int, dtype: torch.dtype) -> 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_what_a_gpu_tries_at_its_start_passes_here(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trials themselves (models/tried.py), in the interpreter; and they notice a kernel that is wrong."""
-    from r1v0.models import transformer
+    from r1v0.models import ops
     from r1v0.models.kernels import triton_decode, triton_layers
     from r1v0.models.tried import TOLERANCE, difference
     from r1v0.sampling import pages
 
     given = small_model().config, torch.device("cpu"), dtype
-    for trial in (pages._trial, transformer._triton_trial):
+    for trial in (pages._trial, ops._triton_trial):
         pairs = list(trial(*given))
         assert len(pairs) >= 2
         assert all(difference(fast, plain) <= TOLERANCE[dtype] for fast, plain in pairs)
     for module, name in ((triton_decode, "attention"), (triton_layers, "swiglu")):
         kernel = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, kernel=kernel: kernel(*args) * 1.1)
-    for trial in (pages._trial, transformer._triton_trial):
+    for trial in (pages._trial, ops._triton_trial):
         assert any(difference(fast, plain) > TOLERANCE[dtype] for fast, plain in trial(*given))

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from r1v0.models.memory import automatic_slots, free_memory, pages_alone, pool_pages, require_room
+from r1v0.models.ops import has_triton
 from r1v0.models.sizes import kv_bytes
-from r1v0.models.transformer import Transformer, has_triton
+from r1v0.models.transformer import Transformer
 from r1v0.models.tried import is_left_out
 from r1v0.sampling.graphs import NAME, Buckets
 from r1v0.sampling.pages import PAGE_SIZE, PagedCache, triton_works

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from r1v0.models.families import ModelConfig
+from r1v0.models.ops import Steps
 from r1v0.models.tried import Pairs, leave_out, works
 
 SOURCE = Path(__file__).with_name("native.c")
@@ -41,9 +42,6 @@ FLAGS = (
 DTYPES = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
 MOST_QUERIES = 4  # answered together: as many sums as the registers hold
 SHORTEST = 1 << 14  # numbers of keys that one call attends over, under which more threads gain nothing
-Steps = tuple[
-    Callable[[Tensor, Tensor, float], Tensor], Callable[[Tensor, Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]
-]
 
 
 class Kernels:
@@ -84,7 +82,7 @@ class Kernels:
         return torch.get_num_threads() if positions * self.head_dim >= SHORTEST else 1
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """transformer.rms_norm."""
+        """ops.rms_norm."""
         x = x.contiguous()
         out = torch.empty_like(x)
         width = x.shape[-1]
@@ -92,7 +90,7 @@ class Kernels:
         return out
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """transformer.rotate: x [T, heads, head_dim], its last two dimensions contiguous; cos, sin [T, 1, head_dim /
+        """ops.rotate: x [T, heads, head_dim], its last two dimensions contiguous; cos, sin [T, 1, head_dim /
         2]."""
         tokens, heads, dim = x.shape
         out = x.new_empty(tokens, heads, dim)
@@ -100,7 +98,7 @@ class Kernels:
         return out
 
     def swiglu(self, gate_up: Tensor) -> Tensor:
-        """transformer.swiglu: [T, 2 x intermediate] contiguous."""
+        """ops.swiglu: [T, 2 x intermediate] contiguous."""
         tokens, width = gate_up.shape[0], gate_up.shape[1] // 2
         out = gate_up.new_empty(tokens, width)
         self._swiglu(tokens, width, gate_up.data_ptr(), out.data_ptr())

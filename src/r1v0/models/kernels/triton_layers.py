@@ -17,7 +17,7 @@ BLOCK = 1024
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """transformer.rotate: x [T, heads, head_dim], its last two dimensions contiguous; cos, sin [T, 1, head_dim / 2]."""
+    """ops.rotate: x [T, heads, head_dim], its last two dimensions contiguous; cos, sin [T, 1, head_dim / 2]."""
     tokens, heads, dim = x.shape
     assert x.stride()[1:] == (dim, 1)
     out = torch.empty(tokens, heads, dim, device=x.device, dtype=x.dtype)
