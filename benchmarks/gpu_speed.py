@@ -24,7 +24,7 @@ from r1v0.config import GrpoConfig, OptimizerConfig, resolve
 from r1v0.grpo.batch import split
 from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.losses import policy_loss
-from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.optimizer import make_optimizer
 from r1v0.grpo.step import Learner, StepInProgress, train_step
 from r1v0.models.families import ModelConfig
 from r1v0.models.memory import free_memory, workspace_bytes
@@ -166,7 +166,7 @@ def training(bench: Bench, rows: list[Row]) -> None:
     config, tokens = bench.qwen, 200 if bench.dry else 16_384
     dtype = torch.float32 if bench.dry else torch.bfloat16
     model = random_model(config, bench.device)
-    optimizer = Optimizer(model, OptimizerConfig(lr=1e-6), dtype)
+    optimizer = make_optimizer(model, OptimizerConfig(lr=1e-6), dtype)
     rng = random.Random(0)
     asked = random_requests(config.vocab, 1 if bench.dry else 8, 2 if bench.dry else 4, 100)
     lengths = {(i, s): rng.lognormvariate(0, 0.6) for i, r in enumerate(asked) for s in range(len(r.keys))}
@@ -229,7 +229,7 @@ def _grpo(bench: Bench, rows: list[Row]) -> None:
     run = resolve(sets=sets)
     model = random_model(config, bench.device)
     model.checkpoint_activations = True
-    optimizer = Optimizer(model, run.optimizer, torch.float32 if bench.dry else torch.bfloat16)
+    optimizer = make_optimizer(model, run.optimizer, torch.float32 if bench.dry else torch.bfloat16)
     asked = random_requests(config.vocab, prompts, group, 10 if bench.dry else 500)
     ends = frozenset(range(max(1, config.vocab // 1000)))
     start = time.perf_counter()

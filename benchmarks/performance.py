@@ -23,13 +23,14 @@ from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does: before torch is imported
 
+import peers
 import performance_report
 import scaling_cases
 import torch
 import training_cases
 
 from r1v0.base.writing import write_atomic
-from r1v0.jobs.bench import cases, peers
+from r1v0.jobs.bench import cases
 from r1v0.jobs.bench.workload import Work, natural_work, random_model_folder, random_work
 from r1v0.models.loading import load
 from r1v0.runs.provenance import environment
@@ -50,7 +51,7 @@ def with_threads(run: Callable[[str], None]) -> None:
 def sampling(folder: Path, work: Work, rounds: int, record: cases.Record, quick: bool) -> None:
     def run(threads: str) -> None:
         for job in (work, natural_work("tiny", *((2, 2, 8) if quick else ()))):
-            cases.sampling(replace(job, name=f"{job.name}, {threads}"), rounds, record)
+            peers.sampling(replace(job, name=f"{job.name}, {threads}"), rounds, record)
 
     with_threads(run)
 
@@ -59,9 +60,9 @@ def step(folder: Path, work: Work, rounds: int, record: cases.Record, quick: boo
     def run(threads: str) -> None:
         for dtype in (torch.float32, torch.bfloat16):
             fresh = replace(work, policy=load(folder), name=f"{work.name}, {threads}")  # a step trains it
-            cases.whole_step(fresh, rounds, record, dtype=dtype)
+            peers.whole_step(fresh, rounds, record, dtype=dtype)
         tiny = natural_work("tiny", *((2, 2, 8) if quick else ()))
-        cases.whole_step(replace(tiny, name=f"{tiny.name}, {threads}"), rounds, record)
+        peers.whole_step(replace(tiny, name=f"{tiny.name}, {threads}"), rounds, record)
 
     with_threads(run)
 

@@ -41,9 +41,9 @@ TESTED_IN = {
     "faults/test_faults": "base/writing",
     "grpo/test_budget": "grpo/memory_probe trainer/probe",
     "grpo/test_losses": "grpo/advantages types",
+    "grpo/test_optimizer": "grpo/offload",
     "jobs/test_bench": (
-        "jobs/bench/cases jobs/bench/own jobs/bench/peers jobs/bench/table jobs/bench/timing jobs/bench/verb "
-        "jobs/bench/workload"
+        "jobs/bench/cases jobs/bench/own jobs/bench/table jobs/bench/timing jobs/bench/verb jobs/bench/workload"
     ),
     "jobs/test_doctor": "jobs/doctor/checks jobs/doctor/hacking jobs/doctor/operations jobs/doctor/record",
     "jobs/test_eval": "rollouts/evaluate",
@@ -101,7 +101,6 @@ HEAVY = {
     "pyarrow",
 }
 LAZY = {"r1v0.report.live"}  # modules that are themselves imported only inside functions
-PEERS = {"r1v0.jobs.bench.peers": {"transformers", "trl"}}  # where others are measured beside us, if they are installed
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "transformers", "trl", "vllm"}
 
 
@@ -234,7 +233,7 @@ def test_heavy_libraries_are_imported_where_they_are_used() -> None:
 
 
 def test_what_is_never_imported() -> None:
-    never = [found for found in OUTSIDE if top(found.target) in NEVER - PEERS.get(found.by, set())]
+    never = [found for found in OUTSIDE if top(found.target) in NEVER]
     assert [found.place for found in never] == []
 
 

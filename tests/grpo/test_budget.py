@@ -12,7 +12,7 @@ from r1v0.grpo.budget import Budget, first_budget, is_out_of_memory
 from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.losses import policy_loss
 from r1v0.grpo.memory_probe import longest_case, probe
-from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.optimizer import make_optimizer
 from r1v0.models.memory import FIXED_BYTES
 from r1v0.models.sizes import CPU_TOKENS, HEAD_BYTES, token_bytes
 from r1v0.models.transformer import Transformer
@@ -61,7 +61,7 @@ def batch_of(seed: int = 1) -> Batch:
 
 def gradient(model: Transformer, budget: Budget, batch: Batch) -> tuple[dict[str, Tensor], list[int]]:
     """The gradients, and the tokens of each micro-batch that got through."""
-    optimizer = Optimizer(model, resolve("countdown").optimizer)
+    optimizer = make_optimizer(model, resolve("countdown").optimizer)
 
     def work(model: Transformer, micro: Batch) -> int:
         policy_loss(token_logprobs(model, micro, 1.0).logprobs, micro, GRPO)[0].backward()

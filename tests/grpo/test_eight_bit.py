@@ -13,7 +13,7 @@ from r1v0.config import OptimizerConfig
 from r1v0.grpo import eight_bit
 from r1v0.grpo.batch import pack
 from r1v0.grpo.logprobs import token_logprobs
-from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.optimizer import Optimizer, make_optimizer
 from r1v0.models.families import ModelConfig
 from r1v0.models.transformer import Transformer, initialise
 from tests.helpers import rollout
@@ -51,7 +51,7 @@ def test_it_follows_float32_adamw() -> None:
     weights = {}
     for states in ("float32", "8bit"):
         model = wide_model()
-        optimizer = Optimizer(model, replace(CONFIG, moments=states, weight_decay=0.1))
+        optimizer = make_optimizer(model, replace(CONFIG, moments=states, weight_decay=0.1))
         start = {name: p.detach().clone() for name, p in model.named_parameters()}
         for seed in range(20):
             give_gradients(optimizer, seed)
@@ -67,7 +67,7 @@ def test_it_follows_float32_adamw() -> None:
 def test_a_first_update_by_hand_clipped_in_a_block_that_has_no_gradient_elsewhere() -> None:
     """lr * sign(g) where there is a gradient, whatever the clipping; nothing (and no NaN) where there is none."""
     model = wide_model()
-    optimizer = Optimizer(model, replace(CONFIG, grad_clip=1e-3))
+    optimizer = make_optimizer(model, replace(CONFIG, grad_clip=1e-3))
     name = "layers.0.gate_up.weight"
     before = model.get_parameter(name).detach().clone()
     optimizer.zero_grad()
@@ -102,7 +102,7 @@ def test_small_updates_survive_without_masters() -> None:
     model = wide_model()
     name = "layers.0.gate_up.weight"
     model.get_parameter(name).data.fill_(0.02)
-    optimizer = Optimizer(model, CONFIG, torch.bfloat16)
+    optimizer = make_optimizer(model, CONFIG, torch.bfloat16)
     start = optimizer.parameters[name].detach().float().clone()
     for _ in range(150):
         for parameter in optimizer.parameters.values():
@@ -117,7 +117,7 @@ def test_small_updates_survive_without_masters() -> None:
 @pytest.mark.usefixtures("_installed")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_state_goes_round_bit_for_bit(dtype: torch.dtype) -> None:
-    one = Optimizer(wide_model(), CONFIG, dtype, seed=3)
+    one = make_optimizer(wide_model(), CONFIG, dtype, seed=3)
     for seed in range(3):
         give_gradients(one, seed)
         one.step(0.01)
@@ -125,7 +125,7 @@ def test_state_goes_round_bit_for_bit(dtype: torch.dtype) -> None:
     model = wide_model(seed=5)
     for name, parameter in model.named_parameters():  # as the checkpoint's folder has them
         parameter.data.copy_(one.parameters[name])
-    two = Optimizer(model, CONFIG, dtype, seed=3)
+    two = make_optimizer(model, CONFIG, dtype, seed=3)
     two.load_state_tensors(saved)
     torch.manual_seed(99)  # the global generator plays no part
     for optimizer in (one, two):
@@ -141,7 +141,7 @@ def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for piece in (1 << 24, 512):
         monkeypatch.setattr(eight_bit, "PIECE", piece)
-        optimizer = Optimizer(wide_model(), CONFIG)
+        optimizer = make_optimizer(wide_model(), CONFIG)
         for seed in range(3):
             give_gradients(optimizer, seed)
             optimizer.step(0.01)
@@ -152,11 +152,11 @@ def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_installed")
 def test_bytes_a_weight() -> None:
     """A matrix of n bfloat16 weights: 2 n of weights, 2 n of moments, 2 * 4 n / 256 of scales; no master."""
-    optimizer = Optimizer(wide_model(), CONFIG, torch.bfloat16)
-    assert optimizer.eight is not None
-    names = list(optimizer.eight.parameters)
+    optimizer = make_optimizer(wide_model(), CONFIG, torch.bfloat16)
+    assert isinstance(optimizer, eight_bit.EightBitOptimizer)
+    names = list(optimizer.large)
     n = sum(optimizer.parameters[name].numel() for name in names)
-    state = [tensor for name in names for tensor in optimizer.eight.states[name].values()]
+    state = [tensor for name in names for tensor in optimizer.states[name].values()]
     assert bytes_of(state) == 2 * n + 8 * n // 256
     assert {name.rpartition(".")[0] for name in names} >= {"embed", "layers.0.qkv", "layers.1.down"}
     assert set(optimizer.masters) == set(optimizer.parameters) - set(names)
@@ -165,7 +165,7 @@ def test_bytes_a_weight() -> None:
 
 @pytest.mark.usefixtures("_installed")
 def test_a_state_of_another_model_is_refused() -> None:
-    one, two = Optimizer(wide_model(), CONFIG), Optimizer(wide_model(), CONFIG)
+    one, two = make_optimizer(wide_model(), CONFIG), make_optimizer(wide_model(), CONFIG)
     tensors = one.state_tensors()
     with pytest.raises(KeyError):
         two.load_state_tensors({name: t for name, t in tensors.items() if name != "exp_avg/embed.weight"})
@@ -177,7 +177,7 @@ def test_a_missing_package_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "bitsandbytes.functional", None)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(UserError, match=r"pip install 'bitsandbytes>=0\.50'") as caught:
-        Optimizer(wide_model(), CONFIG)
+        make_optimizer(wide_model(), CONFIG)
     assert "\n" not in str(caught.value)
 
 
@@ -194,7 +194,7 @@ def test_it_learns(dtype: torch.dtype) -> None:
     losses = {}
     for states in ("float32", "8bit"):
         model = wide_model()
-        optimizer = Optimizer(model, replace(CONFIG, moments=states), dtype)
+        optimizer = make_optimizer(model, replace(CONFIG, moments=states), dtype)
         found = []
         for _ in range(40):
             optimizer.zero_grad()

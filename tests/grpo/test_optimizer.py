@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from r1v0.config import OptimizerConfig
-from r1v0.grpo.optimizer import Optimizer, _buckets, learning_rate
+from r1v0.grpo.optimizer import Optimizer, _buckets, learning_rate, make_optimizer
 from tests.helpers import small_model
 
 pytestmark = pytest.mark.numeric
@@ -24,7 +24,7 @@ def give_gradients(optimizer: Optimizer, seed: int) -> None:
 def test_first_update_by_hand() -> None:
     """Bias correction makes the first step lr * sign(g); decay lr * wd * w is on matrices only."""
     model = small_model()
-    optimizer = Optimizer(model, replace(CONFIG, weight_decay=0.1))
+    optimizer = make_optimizer(model, replace(CONFIG, weight_decay=0.1))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     give_gradients(optimizer, 0)
     signs = {name: p.grad.sign() for name, p in model.named_parameters() if p.grad is not None}
@@ -35,7 +35,7 @@ def test_first_update_by_hand() -> None:
 
 
 def test_norm_is_reported_before_clipping_and_clipping_holds() -> None:
-    optimizer = Optimizer(small_model(), replace(CONFIG, grad_clip=0.5))
+    optimizer = make_optimizer(small_model(), replace(CONFIG, grad_clip=0.5))
     give_gradients(optimizer, 1)
     gradients = [p.grad.flatten() for p in optimizer.parameters.values() if p.grad is not None]
     expected = float(torch.cat(gradients).norm())
@@ -49,7 +49,7 @@ def test_small_updates_survive_in_float32_masters() -> None:
     """200 updates of 1e-6 move a bfloat16 model's masters by 2e-4, though its own weights cannot show one of them."""
     model = small_model(scale=1.0)
     exact = dict(model.named_parameters())["layers.0.qkv.weight"].detach().clone()
-    optimizer = Optimizer(model, CONFIG, torch.bfloat16)
+    optimizer = make_optimizer(model, CONFIG, torch.bfloat16)
     assert torch.equal(optimizer.masters["layers.0.qkv.weight"], exact)  # not the rounded ones
     name = "layers.0.qkv.weight"
     start = optimizer.masters[name].detach().clone()
@@ -66,7 +66,7 @@ def test_small_updates_survive_in_float32_masters() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_state_goes_round(dtype: torch.dtype) -> None:
-    one, two = Optimizer(small_model(), CONFIG, dtype), Optimizer(small_model(seed=5), CONFIG, dtype)
+    one, two = make_optimizer(small_model(), CONFIG, dtype), make_optimizer(small_model(seed=5), CONFIG, dtype)
     for seed in range(3):
         give_gradients(one, seed)
         one.step(0.01)
@@ -82,7 +82,7 @@ def test_state_goes_round(dtype: torch.dtype) -> None:
 def test_an_update_without_gradients_still_moves_by_momentum() -> None:
     """As the dense computation does, whose gradients are zeros and not absent."""
     model = small_model()
-    optimizer = Optimizer(model, CONFIG)
+    optimizer = make_optimizer(model, CONFIG)
     give_gradients(optimizer, 0)
     optimizer.step(0.01)
     before = model.norm.detach().clone()
@@ -106,7 +106,9 @@ def test_offload_and_buckets_change_no_bit(dtype: torch.dtype, monkeypatch: pyte
     results = []
     for offload, bucket in ((False, 1 << 26), (True, 1 << 26), (False, 3000), (True, 1)):
         monkeypatch.setattr("r1v0.grpo.optimizer.BUCKET", bucket)
-        optimizer = Optimizer(small_model(), replace(CONFIG, grad_clip=0.5, weight_decay=0.1, offload=offload), dtype)
+        optimizer = make_optimizer(
+            small_model(), replace(CONFIG, grad_clip=0.5, weight_decay=0.1, offload=offload), dtype
+        )
         norms = []
         for seed in range(3):
             give_gradients(optimizer, seed)
@@ -129,14 +131,14 @@ def test_buckets_are_filled_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_offloaded_masters_are_not_the_parameters() -> None:
     """On a CPU too, so that what is tested there is the path that a GPU takes."""
-    optimizer = Optimizer(small_model(), replace(CONFIG, offload=True))
+    optimizer = make_optimizer(small_model(), replace(CONFIG, offload=True))
     assert all(master is not optimizer.parameters[name] for name, master in optimizer.masters.items())
     assert all(f"master/{name}" in optimizer.state_tensors() for name in optimizer.parameters)
 
 
 def test_the_moments_are_there_from_the_start() -> None:
     """So that the memory that is free before the first step stays free: 4 + 4 bytes per weight."""
-    optimizer = Optimizer(small_model(), CONFIG, torch.bfloat16)
+    optimizer = make_optimizer(small_model(), CONFIG, torch.bfloat16)
     weights = sum(p.numel() for p in optimizer.parameters.values())
     state = optimizer.state_tensors()
     assert sum(t.numel() for name, t in state.items() if name.startswith("exp_avg")) == 2 * weights
@@ -146,7 +148,7 @@ def test_the_moments_are_there_from_the_start() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_gradient_that_is_not_finite_updates_nothing(bad: float) -> None:
     model = small_model()
-    optimizer = Optimizer(model, CONFIG)
+    optimizer = make_optimizer(model, CONFIG)
     give_gradients(optimizer, 0)
     optimizer.step(0.01)
     before = {name: tensor.clone() for name, tensor in {**optimizer.parameters, **optimizer.state_tensors()}.items()}
@@ -161,7 +163,7 @@ def test_a_gradient_that_is_not_finite_updates_nothing(bad: float) -> None:
 
 
 def test_a_state_that_does_not_fit_is_refused() -> None:
-    optimizer = Optimizer(small_model(), CONFIG)
+    optimizer = make_optimizer(small_model(), CONFIG)
     tensors = {name: tensor.clone() for name, tensor in optimizer.state_tensors().items()}
     with pytest.raises(KeyError):
         optimizer.load_state_tensors({name: t for name, t in tensors.items() if name != "exp_avg_sq/norm"})

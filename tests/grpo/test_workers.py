@@ -15,7 +15,7 @@ from r1v0.grpo.batch import deal, make_updates, split
 from r1v0.grpo.budget import Budget
 from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.losses import policy_loss
-from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.optimizer import make_optimizer
 from r1v0.models import sizes, workers
 from r1v0.models.lora import Lora, add_adapters
 from r1v0.models.transformer import Transformer
@@ -55,7 +55,7 @@ def loss_of(model: Transformer, micro: Batch) -> tuple[int, int]:
 def gradient(
     model: Transformer, tokens: int, batch: Batch, work: Callable[[Transformer, Batch], tuple[int, int]] = loss_of
 ) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
-    optimizer = Optimizer(model, resolve("countdown").optimizer)
+    optimizer = make_optimizer(model, resolve("countdown").optimizer)
     done = Budget(tokens).accumulate(batch, model, optimizer.zero_grad, work)
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, done
 
@@ -141,7 +141,7 @@ def test_out_of_memory_beside_others_does_not_change_the_gradient(backward: bool
     """Each worker fails once, at its second micro-batch; the budget is halved and said to be so."""
     batch, seen, notes = batch_of(), dict[int, int](), list[str]()
     model = small_model(scale=4.0)
-    optimizer, budget = Optimizer(model, resolve("countdown").optimizer), Budget(150)
+    optimizer, budget = make_optimizer(model, resolve("countdown").optimizer), Budget(150)
     budget.note = notes.append
     raised = []
 
@@ -165,7 +165,7 @@ def test_out_of_memory_beside_others_does_not_change_the_gradient(backward: bool
 
 def test_a_completion_that_fits_only_alone_gets_the_memory_for_itself() -> None:
     batch, model = batch_of(), small_model(scale=4.0)
-    optimizer, budget = Optimizer(model, resolve("countdown").optimizer), Budget(90, "set what")
+    optimizer, budget = make_optimizer(model, resolve("countdown").optimizer), Budget(90, "set what")
     main = threading.get_ident()
     held: list[int] = []
 

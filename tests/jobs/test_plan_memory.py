@@ -113,7 +113,7 @@ from r1v0.models.device import peak_rss
 from r1v0.models.families import parse_config
 from r1v0.models.loading import Policy
 from r1v0.models.transformer import Transformer, initialise
-from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.optimizer import Optimizer, make_optimizer
 from r1v0.jobs.plan.memory import count_memory
 from r1v0.jobs.plan.shapes import Shape
 from r1v0.grpo.step import Learner, StepInProgress, train_step
@@ -131,7 +131,7 @@ def step(raw, settings, groups, length):
             completion, score = Completion(tokens, [-1.0] * len(tokens), "length"), Score(sample % 2, sample % 2 == 1)
             yield Rollout(prompt, completion, "", score)
     made = [list(rollouts(i)) for i in range(groups)]
-    optimizer = Optimizer(model, settings.optimizer)
+    optimizer = make_optimizer(model, settings.optimizer)
     train_step(Learner(model, optimizer, settings), StepInProgress.of([Group(r[0].prompt, r) for r in made]))
     return model
 

@@ -15,7 +15,7 @@ from r1v0.base.errors import UserError
 from r1v0.config import OptimizerConfig
 from r1v0.grpo.batch import pack
 from r1v0.grpo.logprobs import token_logprobs
-from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.optimizer import make_optimizer
 from r1v0.models.attention import packed
 from r1v0.models.loading import load, save
 from r1v0.models.lora import Lora, LoraLinear, adapters, add_adapters, without_adapters
@@ -104,7 +104,7 @@ def test_new_adapters_change_nothing_and_only_they_are_trained() -> None:
     add_adapters(model, LORA, seed=1)
     row = [3, 5, 7, 9]
     assert torch.equal(logits_of(plain, row), logits_of(model, row))
-    optimizer = Optimizer(model, CONFIG)
+    optimizer = make_optimizer(model, CONFIG)
     assert {name.rpartition(".")[2] for name in optimizer.parameters} == {"lora_a", "lora_b"}
     # per layer, rank 4: q, k, v and gate, up from 32, o from 32, down from 48; rows 32 + 16 + 16, 96, 32, 32
     assert sum(p.numel() for p in optimizer.parameters.values()) == 3 * 4 * (6 * 32 + 48 + 64 + 96 + 64)
@@ -173,17 +173,17 @@ def test_the_reference_is_the_same_memory_without_adapters() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_state_goes_round_on_the_same_base_only(dtype: torch.dtype, offload: bool) -> None:
     config = replace(CONFIG, offload=offload)
-    one = Optimizer(with_adapters(small_model(), 1), config, dtype)
+    one = make_optimizer(with_adapters(small_model(), 1), config, dtype)
     for parameter in one.parameters.values():
         parameter.grad = torch.ones_like(parameter)
     one.step(0.01)
     saved = {name: tensor.clone() for name, tensor in one.state_tensors().items()}
     model = small_model()
     add_adapters(model, LORA, 9)
-    two = Optimizer(model, config, dtype)
+    two = make_optimizer(model, config, dtype)
     two.load_state_tensors(saved)
     assert all(torch.equal(p, two.parameters[name]) for name, p in one.parameters.items())
     other = small_model(seed=3)
     add_adapters(other, LORA, 9)
     with pytest.raises(UserError, match="not the one that this run's adapters were trained on"):
-        Optimizer(other, config, dtype).load_state_tensors(saved)
+        make_optimizer(other, config, dtype).load_state_tensors(saved)

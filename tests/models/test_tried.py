@@ -185,9 +185,7 @@ def test_a_gpu_whose_layer_kernels_fail_has_pytorchs(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ops, "_triton_trial", lambda *given: wrong_by(0)())
     found = ops.fast_steps(*given)
     assert found is not None
-    assert [step.__module__ for step in found] == ["r1v0.models.ops"] + [
-        "r1v0.models.kernels.triton_layers"
-    ] * 2
+    assert [step.__module__ for step in found] == ["r1v0.models.ops"] + ["r1v0.models.kernels.triton_layers"] * 2
 
 
 def buckets_on_a_gpu(fault: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Buckets, Tensor]:

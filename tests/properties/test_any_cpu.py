@@ -9,7 +9,7 @@ from torch import Tensor
 
 from r1v0.base.keys import key
 from r1v0.config import resolve
-from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.optimizer import make_optimizer
 from r1v0.models.attention import packed
 from r1v0.models.families import ModelConfig
 from r1v0.models.transformer import Transformer, initialise
@@ -67,7 +67,7 @@ def test_a_training_step_moves_towards_what_was_rewarded(dtype: torch.dtype) -> 
     """After one update every rewarded completion has gained on every other one; sampler and trainer agree."""
     policy = replace(small_policy(), model=model_of(torch.float32))
     config = resolve("countdown", sets=["optimizer.warmup_steps=0", "optimizer.lr=1e-4"])
-    optimizer = Optimizer(policy.model, config.optimizer, dtype)
+    optimizer = make_optimizer(policy.model, config.optimizer, dtype)
     assert policy.model.norm.dtype == dtype
     groups, rewarded = [], []
     for prompt, completions in zip(PROMPTS, drawn(policy.model), strict=True):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from r1v0.base.errors import UserError
 from r1v0.base.keys import key
 from r1v0.config import OptimizerConfig
-from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.optimizer import make_optimizer
 from r1v0.models.families import ModelConfig
 from r1v0.models.memory import automatic_slots, free_memory, pool_pages, workspace_bytes
 from r1v0.models.sizes import kv_bytes
@@ -217,7 +217,7 @@ def test_parameters_keep_their_storage_in_an_optimizer_step() -> None:
     """A CUDA graph reads the weights at their addresses."""
     for dtype in (torch.float32, torch.bfloat16):
         model = small_model()
-        optimizer = Optimizer(model, OptimizerConfig(lr=0.1), dtype=dtype)
+        optimizer = make_optimizer(model, OptimizerConfig(lr=0.1), dtype=dtype)
         addresses = [parameter.data_ptr() for parameter in model.parameters()]
         before = model.norm.detach().clone()
         for _ in range(2):

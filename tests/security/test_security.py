@@ -83,10 +83,6 @@ ALLOWED = {
         "snapshot_download",
     ): "a hub id that the user names; .json, .safetensors and .jinja files only",
     ("r1v0.jobs.plan.shapes", "snapshot_download"): "config.json of a hub id that the user names",
-    (
-        "r1v0.jobs.bench.peers",
-        "AutoModelForCausalLM.from_pretrained",
-    ): "a peer's side of the benchmark, on a folder that we made",
 }
 
 

@@ -13,7 +13,7 @@ import torch
 
 from r1v0.base.errors import UserError
 from r1v0.config import Config, resolve, to_toml
-from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.optimizer import Optimizer, make_optimizer
 from r1v0.grpo.readings import UpdateReadings
 from r1v0.grpo.step import StepInProgress
 from r1v0.models.loading import TINY, Policy, load, resolve_model
@@ -40,7 +40,7 @@ CONFIG = resolve("countdown", sets=["threads=1"])
 def trained() -> tuple[Policy, Optimizer]:
     """The embedded model after one update of random gradients."""
     policy = load(TINY)
-    optimizer = Optimizer(policy.model, CONFIG.optimizer)
+    optimizer = make_optimizer(policy.model, CONFIG.optimizer)
     update(optimizer, 1)
     return policy, optimizer
 

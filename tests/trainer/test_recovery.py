@@ -19,7 +19,7 @@ from r1v0.config import Config, to_toml
 from r1v0.grpo.batch import make_updates
 from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.losses import policy_loss
-from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.optimizer import Optimizer, make_optimizer
 from r1v0.models.loading import load
 from r1v0.runs import health, runlog, watchers
 from r1v0.runs.progress import Progress
@@ -187,7 +187,7 @@ def state_of(optimizer: Optimizer) -> dict[str, torch.Tensor]:
 def test_an_update_that_is_not_finite_leaves_everything_as_it_was(bad: float, variant: str) -> None:
     config = quick_config("optimizer.warmup_steps=0", f"grpo.variant={variant}")
     policy = small_policy(scale=4.0)
-    optimizer = Optimizer(policy.model, config.optimizer)
+    optimizer = make_optimizer(policy.model, config.optimizer)
     good, groups = random_groups(1), random_groups(3)
     assert trained(policy, optimizer, good, config, 1).skipped == 0  # moments are there
     before = state_of(optimizer)
@@ -208,7 +208,7 @@ def test_an_update_that_is_not_finite_leaves_everything_as_it_was(bad: float, va
 def test_one_bad_update_of_several_is_skipped_alone() -> None:
     config = quick_config("optimizer.warmup_steps=0", "grpo.minibatches=3")
     policy = small_policy(scale=4.0)
-    optimizer = Optimizer(policy.model, config.optimizer)
+    optimizer = make_optimizer(policy.model, config.optimizer)
     groups = random_groups(3, count=6, flat=0)
     groups[0].rollouts[0].completion.logprobs[0] = float("nan")
     readings = trained(policy, optimizer, groups, config, 1)
@@ -221,7 +221,7 @@ def test_one_bad_update_of_several_is_skipped_alone() -> None:
 def test_what_was_sampled_by_a_broken_model_trains_nothing_even_if_its_groups_are_flat() -> None:
     config = quick_config("optimizer.warmup_steps=0")
     policy = small_policy(scale=4.0)
-    optimizer = Optimizer(policy.model, config.optimizer)
+    optimizer = make_optimizer(policy.model, config.optimizer)
     before = state_of(optimizer)
     readings = trained(policy, optimizer, random_groups(1, count=3, flat=3), config, 1, sound=False)
     assert readings.skipped == 1

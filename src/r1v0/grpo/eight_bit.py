@@ -18,38 +18,40 @@ from torch import Tensor
 from r1v0.base.errors import UserError
 from r1v0.base.keys import key
 from r1v0.config import OptimizerConfig
+from r1v0.grpo.optimizer import Optimizer, load_tensor
 from r1v0.models.sizes import MOMENT_BLOCK
+from r1v0.models.transformer import Transformer
 
 SMALLEST = 4096  # smaller tensors keep 32 bits, as bitsandbytes has it
 PIECE = 1 << 24  # values updated at a time, a multiple of MOMENT_BLOCK: 64 MiB of float32
 KINDS = ("exp_avg", "exp_avg_scale", "exp_avg_sq", "exp_avg_sq_scale")
 
 
-def is_large(parameter: Tensor) -> bool:
-    """Whether a parameter's moments are kept in 8 bits."""
-    return parameter.dim() == 2 and parameter.numel() >= SMALLEST
+class EightBitOptimizer(Optimizer):
+    """Large matrices (contiguous, float32 or bfloat16) are updated in place, with 2 + 8 / 256 bytes of state per weight
+    and no masters: 6.1 bytes in all. The rest is AdamW's."""
 
-
-class EightBitAdamW:
-    """Updates `parameters` (contiguous, float32 or bfloat16) in place. 2 + 8 / 256 bytes of state a weight."""
-
-    def __init__(self, parameters: Mapping[str, Tensor], config: OptimizerConfig, seed: int) -> None:
-        self.parameters, self.config, self.seed, self.updates = parameters, config, seed, 0
+    def __init__(self, model: Transformer, config: OptimizerConfig, dtype: torch.dtype, seed: int) -> None:
+        super().__init__(model, config, dtype)
+        self.large = {name: p for name, p in self.parameters.items() if not self.has_master(p)}
+        self.seed, self.updates = seed, 0
         self.functional = _bitsandbytes()
         self.states: dict[str, dict[str, Tensor]] = {}
-        for name, p in parameters.items():
+        for name, p in self.large.items():
             scale = torch.zeros(-(-p.numel() // MOMENT_BLOCK), device=p.device)
             moment = torch.zeros(p.numel(), dtype=torch.uint8, device=p.device)
             state = (moment, scale, moment.clone(), scale.clone())
             self.states[name] = dict(zip(KINDS, state, strict=True))
-        device = next(iter(parameters.values())).device if parameters else None
+        device = next(iter(self.large.values())).device if self.large else None
         self.codes = [self.functional.create_dynamic_map(signed=signed).to(device) for signed in (True, False)]
 
-    @torch.no_grad()
-    def step(self, gradients: dict[str, Tensor], scale: Tensor, lr: float) -> None:
-        """One update from `gradients` x `scale`; each gradient is dropped when it has been used."""
+    def has_master(self, parameter: Tensor) -> bool:
+        return parameter.dim() != 2 or parameter.numel() < SMALLEST
+
+    def update(self, gradients: dict[str, Tensor], scale: Tensor, lr: float) -> None:
+        super().update(gradients, scale, lr)
         self.updates += 1
-        for name, parameter in self.parameters.items():
+        for name, parameter in self.large.items():
             weights, gradient = parameter.view(-1), gradients.pop(name).view(-1)
             state = self.states[name]
             for start in range(0, weights.numel(), PIECE):
@@ -78,19 +80,17 @@ class EightBitAdamW:
                     weights[part] = round_at_random(exact, key(self.seed, "rounding", self.updates, name, start))
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Moments, their scales and the number of updates, by name."""
+        """Beside those of `Optimizer`: the large matrices' moments, their scales and the number of updates."""
         found = {f"{kind}/{name}": tensor for name, state in self.states.items() for kind, tensor in state.items()}
-        return {"updates": torch.tensor(self.updates), **found}
+        return {"updates": torch.tensor(self.updates), **found, **super().state_tensors()}
 
+    @torch.no_grad()
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Undo `state_tensors`. Raises KeyError for a missing tensor, RuntimeError for one of a wrong shape."""
+        super().load_state_tensors(tensors)
         self.updates = int(tensors["updates"])
         for name, state in self.states.items():
             for kind, tensor in state.items():
-                saved = tensors[f"{kind}/{name}"]
-                if saved.shape != tensor.shape:
-                    raise RuntimeError(f"the {kind} of {name} has {saved.numel()} values, not {tensor.numel()}")
-                tensor.copy_(saved)
+                load_tensor(tensor, tensors[f"{kind}/{name}"], f"{kind} of {name}")
 
 
 def round_at_random(values: Tensor, seed_key: int) -> Tensor:

@@ -8,56 +8,39 @@ is its own master. Weight decay is for matrices (Loshchilov & Hutter, arXiv 1711
 
 Memory, in bytes per weight of a bfloat16 model: 2 weight + 2 gradient + 4 master + 8 moments = 16. The float32
 copies of the gradients exist a bucket at a time, and the moments from the start: what is free before the first step
-stays free. `offload` keeps masters and moments in CPU memory and updates there: 4 bytes per weight cross the bus
-instead of the 24 that an update on the GPU would need, the GPU holds 4 instead of 16, also while it trains, and the
-CPU moves 28 bytes per weight through its memory. By arithmetic, for 1.5 G weights: 0.3 s on a bus of 20 GB/s, and
-0.3 s at 150 GB/s (server) to 1.1 s at 40 GB/s (desktop) in memory; to and from the GPU, the states alone would take
-1.7 s. `states = "8bit"` (eight_bit.py): 6.1 bytes, without masters. A frozen weight has no gradient, master or
-moment.
+stays free. A frozen weight has no gradient, master or moment. offload.py and eight_bit.py hold the same optimizer with
+less memory on the GPU.
 """
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from r1v0.base.errors import UserError
 from r1v0.config import OptimizerConfig
 from r1v0.models.sizes import BUCKET
 from r1v0.models.transformer import Transformer
 
-if TYPE_CHECKING:
-    from r1v0.grpo.eight_bit import EightBitAdamW
-
 
 class Optimizer:
     """Updates the parameters of `model` that are not frozen. `masters` maps a parameter's name to its float32 weights.
 
     Making one casts `model`, which must be in float32, to the type that it is to compute in; a float32 model is its own
-    master (but with `offload`). `seed` is for 8-bit states only. Raises UserError if they need a package that is
-    missing.
+    master.
     """
 
-    def __init__(
-        self, model: Transformer, config: OptimizerConfig, dtype: torch.dtype = torch.float32, seed: int = 0
-    ) -> None:
+    def __init__(self, model: Transformer, config: OptimizerConfig, dtype: torch.dtype = torch.float32) -> None:
         self.config = config
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.frozen = [p for p in model.parameters() if not p.requires_grad]
         self.merged = bool(self.frozen)
-        eight: dict[str, nn.Parameter] = {}
-        if config.moments == "8bit":
-            from r1v0.grpo.eight_bit import is_large
-
-            eight = {name: parameter for name, parameter in self.parameters.items() if is_large(parameter)}
         self.masters: dict[str, Tensor] = {
-            name: _master(p, dtype, config.offload) for name, p in self.parameters.items() if name not in eight
+            name: self.master(p, dtype) for name, p in self.parameters.items() if self.has_master(p)
         }
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
-        self.eight = _eight_bit(eight, config, seed) if config.moments == "8bit" else None
         decayed = [master for master in self.masters.values() if master.dim() == 2]
         rest = [master for master in self.masters.values() if master.dim() != 2]
         self.adamw = torch.optim.AdamW(
@@ -72,7 +55,6 @@ class Optimizer:
                 "exp_avg": torch.zeros_like(master, requires_grad=False),
                 "exp_avg_sq": torch.zeros_like(master, requires_grad=False),
             }
-        self.staging = _staging(self.parameters, dtype) if config.offload else None
 
     def zero_grad(self) -> None:
         """Gradients become zeros, not None: an update without any gradient still moves by momentum, as a dense one
@@ -93,47 +75,44 @@ class Optimizer:
         )
         if not (sound and norm.isfinite()):
             return math.nan
-        scale = torch.clamp(self.config.grad_clip / (norm + 1e-6), max=1.0)
+        self.update(gradients, torch.clamp(self.config.grad_clip / (norm + 1e-6), max=1.0), lr)
+        return float(norm)
+
+    def update(self, gradients: dict[str, Tensor], scale: Tensor, lr: float) -> None:
+        """AdamW's step from `gradients` x `scale`; each gradient is dropped when it has been used."""
         for group in self.adamw.param_groups:
             group["lr"] = lr
         for names in _buckets(self.masters):
             for name in names:
                 master = self.masters[name]
-                master.grad = self._to_master(gradients.pop(name))
+                master.grad = self.to_master(gradients.pop(name))
                 master.grad.mul_(scale.to(master.device))
             self.adamw.step()
             for name in names:
-                self._from_master(name)
+                self.from_master(name)
                 self.masters[name].grad = None
-        if self.eight is not None:
-            self.eight.step(gradients, scale, lr)
-        return float(norm)
 
-    def _frozen_sums(self) -> Tensor:
-        """The sum of each frozen parameter, [n] float64: enough to tell one model from another."""
-        return torch.stack([parameter.detach().sum(dtype=torch.float64) for parameter in self.frozen]).cpu()
+    def has_master(self, parameter: Tensor) -> bool:
+        """Whether the parameter is updated by AdamW in float32."""
+        return True
 
-    def _to_master(self, gradient: Tensor) -> Tensor:
+    def master(self, parameter: Tensor, dtype: torch.dtype) -> Tensor:
+        """The float32 weights that are updated: a copy, unless the parameter will do."""
+        return parameter if dtype == torch.float32 else parameter.detach().clone().requires_grad_()
+
+    def to_master(self, gradient: Tensor) -> Tensor:
         """A gradient in float32, where its master is."""
-        if self.staging is None:
-            return gradient.float()
-        staged = self.staging[: gradient.numel()].view(gradient.shape).copy_(gradient)
-        return staged.to(torch.float32, copy=True)
+        return gradient.float()
 
-    def _from_master(self, name: str) -> None:
+    def from_master(self, name: str) -> None:
         """The parameter becomes its rounded master."""
-        parameter, master = self.parameters[name], self.masters[name]
-        if self.staging is not None:
-            parameter.copy_(self.staging[: master.numel()].view(master.shape).copy_(master))
-        elif master is not parameter:
-            parameter.copy_(master)
+        if self.masters[name] is not self.parameters[name]:
+            self.parameters[name].copy_(self.masters[name])
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that an exact resume needs, by name: AdamW's moments, its step count, and such weights as the
         checkpoint's model does not hold exactly: masters that are not the parameters, and adapters, merged there."""
-        found = self.eight.state_tensors() if self.eight is not None else {}
-        if self.merged:
-            found["frozen"] = self._frozen_sums()
+        found = {"frozen": self._frozen_sums()} if self.merged else {}
         for name, master in self.masters.items():
             found |= {f"{key}/{name}": value for key, value in self.adamw.state[master].items()}
             if self.merged or master is not self.parameters[name]:
@@ -141,7 +120,7 @@ class Optimizer:
         return found
 
     @torch.no_grad()
-    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Undo `state_tensors`. Raises KeyError for a missing tensor, RuntimeError for one of a wrong shape, UserError
         for adapters that were trained on other weights than the model's."""
         if self.merged and not torch.allclose(tensors["frozen"], self._frozen_sums(), rtol=1e-6):
@@ -149,34 +128,32 @@ class Optimizer:
                 "the model is not the one that this run's adapters were trained on: it was changed since; "
                 "put it back, or start a new run"
             )
-        if self.eight is not None:
-            self.eight.load_state_tensors(tensors)
         for name, master in self.masters.items():
             for key, value in self.adamw.state[master].items():
-                _load(value, tensors[f"{key}/{name}"], f"{key} of {name}")
+                load_tensor(value, tensors[f"{key}/{name}"], f"{key} of {name}")
             if self.merged or master is not self.parameters[name]:
-                _load(master, tensors[f"master/{name}"], f"master of {name}")
-                self._from_master(name)
+                load_tensor(master, tensors[f"master/{name}"], f"master of {name}")
+                self.from_master(name)
+
+    def _frozen_sums(self) -> Tensor:
+        """The sum of each frozen parameter, [n] float64: enough to tell one model from another."""
+        return torch.stack([parameter.detach().sum(dtype=torch.float64) for parameter in self.frozen]).cpu()
 
 
-def _eight_bit(parameters: dict[str, nn.Parameter], config: OptimizerConfig, seed: int) -> "EightBitAdamW":
-    from r1v0.grpo.eight_bit import EightBitAdamW  # needed where it is asked for
+def make_optimizer(
+    model: Transformer, config: OptimizerConfig, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> Optimizer:
+    """The optimizer that the settings ask for; `seed` is for 8-bit moments only. Raises UserError if a package that it
+    needs is missing."""
+    if config.moments == "8bit":
+        from r1v0.grpo.eight_bit import EightBitOptimizer
 
-    return EightBitAdamW(parameters, config, seed)
+        return EightBitOptimizer(model, config, dtype, seed)
+    if config.offload:
+        from r1v0.grpo.offload import OffloadedOptimizer
 
-
-def _master(parameter: Tensor, dtype: torch.dtype, offload: bool) -> Tensor:
-    """The float32 weights that are updated: a copy, unless the parameter will do."""
-    if dtype == torch.float32 and not offload:
-        return parameter
-    return parameter.detach().to("cpu" if offload else parameter.device, copy=True).requires_grad_()
-
-
-def _staging(parameters: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-    """CPU memory [largest parameter] through which a GPU's tensors pass: pinned, as its copies are then 2-4x faster."""
-    largest = max(parameter.numel() for parameter in parameters.values())
-    on_gpu = any(parameter.is_cuda for parameter in parameters.values())
-    return torch.empty(largest, dtype=dtype, pin_memory=on_gpu)
+        return OffloadedOptimizer(model, config, dtype)
+    return Optimizer(model, config, dtype)
 
 
 def _buckets(masters: Mapping[str, Tensor]) -> list[list[str]]:
@@ -192,7 +169,8 @@ def _buckets(masters: Mapping[str, Tensor]) -> list[list[str]]:
     return found
 
 
-def _load(into: Tensor, saved: Tensor, what: str) -> None:
+def load_tensor(into: Tensor, saved: Tensor, what: str) -> None:
+    """Copy a saved tensor. Raises RuntimeError for a wrong shape."""
     if into.shape != saved.shape:
         raise RuntimeError(f"the {what} has shape {list(saved.shape)}, not {list(into.shape)}")
     into.copy_(saved)

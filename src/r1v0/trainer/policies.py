@@ -16,7 +16,7 @@ from r1v0.config import Config
 from r1v0.grpo.batch import split
 from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.memory_probe import longest_case
-from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.optimizer import Optimizer, make_optimizer
 from r1v0.models.loading import Policy, load
 from r1v0.models.lora import Lora, add_adapters, without_adapters
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
@@ -35,7 +35,7 @@ def trained_policy(
     policy.model.checkpoint_activations = config.compute.checkpoint_activations
     if lora:
         add_adapters(policy.model, Lora(config.lora.rank, config.lora.alpha, config.model), config.seed)
-    return policy, Optimizer(policy.model, config.optimizer, dtype, config.seed)
+    return policy, make_optimizer(policy.model, config.optimizer, dtype, config.seed)
 
 
 def reference_policy(config: Config, policy: Policy, base: Path, dtype: torch.dtype) -> Policy | None:

@@ -40,14 +40,19 @@ def prepare(config: Config, checkpoint: Path | None = None) -> Trainer:
     prompts = make_prompts(config.prompt, tried, policy)
     if strange := unreadable(policy, prompts):
         to_stderr(f"warning: {strange}")
-    if checkpoint is not None:
-        load_optimizer(checkpoint, optimizer)
     reference = reference_policy(config, policy, base, dtype)
     learner = Learner(policy.model, optimizer, config, reference.model if reference else None)
     sampling = sampling_policy(config, policy)
     trainer = Trainer(config, policy, sampling, learner, problems, evals, TrainerState(), Watch(config))
     if checkpoint is not None:
-        trainer.state, trainer.saved = load_state(checkpoint), checkpoint
-        trainer.step = load_step(checkpoint, trainer.state.step + 1)
+        go_on_from(trainer, checkpoint)
     try_operators(policy, sampling)
     return trainer
+
+
+def go_on_from(trainer: Trainer, checkpoint: Path) -> None:
+    """Put a trainer, which has the checkpoint's weights, where the checkpoint stands: the optimizer's state, the
+    counters, and a step that was begun. Raises UserError for a damaged file."""
+    load_optimizer(checkpoint, trainer.learner.optimizer)
+    trainer.state, trainer.saved = load_state(checkpoint), checkpoint
+    trainer.step = load_step(checkpoint, trainer.state.step + 1)

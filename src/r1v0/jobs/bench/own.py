@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from r1v0.config import Config, resolve
-from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.optimizer import Optimizer, make_optimizer
 from r1v0.grpo.step import Learner, StepInProgress, train_step
 from r1v0.jobs.bench.workload import Work, requests, sampling
 from r1v0.rollouts.collect import sample_groups
@@ -62,7 +62,7 @@ def settings(work: Work, *sets: str) -> Config:
 
 def optimizer_of(work: Work, dtype: torch.dtype = torch.float32) -> Optimizer:
     """AdamW in float32 for the work's model, which becomes one of `dtype`."""
-    return Optimizer(work.policy.model, settings(work).optimizer, dtype)
+    return make_optimizer(work.policy.model, settings(work).optimizer, dtype)
 
 
 def step(work: Work, optimizer: Optimizer, flat: float) -> int:

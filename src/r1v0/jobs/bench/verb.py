@@ -1,6 +1,7 @@
-"""`r1v0 bench`: how fast this machine samples and trains a model, beside what else is installed.
+"""`r1v0 bench`: how fast this machine samples and trains a model.
 
-Decides: a few minutes, results on the screen only; benchmarks/performance.py measures more, with the same cases.
+Decides: a few minutes, results on the screen only; benchmarks/performance.py measures more, with the same
+cases, beside transformers and TRL.
 """
 
 import os
@@ -9,25 +10,22 @@ import time
 
 import torch
 
-from r1v0.jobs.bench import cases, peers
+from r1v0.jobs.bench import cases
 from r1v0.jobs.bench.table import HEADS, cells, lines
 from r1v0.jobs.bench.workload import Work, natural_work
 from r1v0.report.table import text_table
 
 
-def bench(model: str, rounds: int, threads: int, others: bool, quick: bool) -> None:
+def bench(model: str, rounds: int, threads: int, quick: bool) -> None:
     """Measure `model` and print a table of each case. Raises UserError for a model that is not there."""
     torch.set_num_threads(threads or os.cpu_count() or 1)
     work = natural_work(model, 2, 2, 8) if quick else natural_work(model)
-    print(title(work, others), flush=True)
+    print(title(work), flush=True)
     for case, name in ((cases.sampling, "sampling"), (cases.whole_step, "a GRPO step, sampling to update")):
         rows: list[cases.Row] = []
         note(f"measuring {name} ...")
         start = time.perf_counter()
-        case(work, 1 if quick else rounds, rows.append, others)
-        for row in rows:
-            if "skipped" in row:
-                print(f"left out: {row['contender']} ({row['skipped']})")
+        case(work, 1 if quick else rounds, rows.append)
         table = text_table(HEADS[1:], [cells(line)[1:] for line in lines(rows)], left=1)
         settings = {line.setting for line in lines(rows)}
         if len(settings) > 1:
@@ -35,14 +33,12 @@ def bench(model: str, rounds: int, threads: int, others: bool, quick: bool) -> N
         print(f"\n{name} ({time.perf_counter() - start:.0f} s)\n{table}", flush=True)
 
 
-def title(work: Work, others: bool) -> str:
+def title(work: Work) -> str:
     """What is measured on what."""
     size = sum(parameter.numel() for parameter in work.policy.model.parameters())
-    versions = [f"{name} {peers.installed(name)}" for name in ("transformers", "trl") if peers.installed(name)]
-    beside = f", beside {' and '.join(versions)}" if others and versions else ""
     return (
         f"{work.name}: {size:,} parameters, {len(work.prompts)} prompts x {work.group_size} completions of up to "
-        f"{work.max_new_tokens} tokens, {torch.get_num_threads()} threads{beside}"
+        f"{work.max_new_tokens} tokens, {torch.get_num_threads()} threads"
     )
 
 

@@ -55,9 +55,7 @@ def add(verb: Verb) -> None:
     pretrain.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores)")
     pretrain.set_defaults(run=_pretrain)
 
-    bench = verb(
-        "bench", "measure sampling and training on this machine, beside transformers and TRL if they are there"
-    )
+    bench = verb("bench", "measure sampling and training on this machine")
     bench.add_argument(
         "model", nargs="?", default="tiny", metavar="MODEL", help="folder, run folder, hub id or 'tiny' (default)"
     )
@@ -65,7 +63,6 @@ def add(verb: Verb) -> None:
         "--rounds", type=int, default=3, help="rounds of each measurement; medians are shown (default: 3)"
     )
     bench.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores)")
-    bench.add_argument("--alone", action="store_true", help="r1v0 only, even if others are installed")
     bench.add_argument("--quick", action="store_true", help="a few tokens only: does everything run?")
     bench.set_defaults(run=_bench)
 
@@ -163,4 +160,4 @@ def _bench(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{name} is {getattr(arguments, name)}: expected at least {int(name == 'rounds')}")
     from r1v0.jobs.bench.verb import bench  # imports torch
 
-    bench(arguments.model, arguments.rounds, arguments.threads, not arguments.alone, arguments.quick)
+    bench(arguments.model, arguments.rounds, arguments.threads, arguments.quick)

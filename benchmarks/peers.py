@@ -1,23 +1,28 @@
 """The same work done by others: transformers' `generate` and continuous batching, and TRL's GRPOTrainer.
 
 Decides: each peer runs as its own documentation would have it on this machine, at its better setting where there is
-a choice, and without what it does not need here (no vLLM on a CPU, no checkpointing, no KL term, no logging). This
-is the only module of the package that imports `transformers` and `trl`: both are optional, and nothing but a
-comparison uses them.
+a choice, and without what it does not need here (no vLLM on a CPU, no checkpointing, no KL term, no logging). A peer
+that cannot run leaves a row {case, setting, contender, skipped}. `generate` runs at 64 and at 128 rows, and the better
+of the two is what r1v0 is compared with; continuous batching at 32 (8 to 64 made no difference that showed).
 """
 
 import importlib.metadata
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
+from r1v0.jobs.bench import cases
 from r1v0.jobs.bench.own import reward
-from r1v0.jobs.bench.timing import Clock
+from r1v0.jobs.bench.timing import Clock, Run
 from r1v0.jobs.bench.workload import Work
+
+GENERATE_ROWS = (64, 128)
+BATCHING_ROWS = (32,)
 
 
 def installed(name: str) -> str | None:
@@ -26,6 +31,51 @@ def installed(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def sampling(work: Work, rounds: int, record: cases.Record) -> None:
+    """r1v0's sampler, and transformers' two."""
+    if installed("transformers") is None:
+        about = cases.about_sampling(work)
+        record({**about, "contender": "transformers", "skipped": "transformers is not installed"})
+        cases.sampling(work, rounds, record)
+    else:
+        cases.sampling(work, rounds, record, transformers_samplers(work))
+
+
+def transformers_samplers(work: Work) -> dict[str, Run]:
+    """transformers' contenders, warmed up. Each continuous batching has a model of its own, which keeps its manager."""
+    model = load_peer_model(work)
+    run_generate(model, work.head(2), 64)
+    found: dict[str, Run] = {}
+    for rows in GENERATE_ROWS:
+        found[f"generate, {rows} rows"] = partial(run_generate, model, work, rows)
+    longest = max(len(prompt.token_ids) for prompt in work.prompts) + work.max_new_tokens
+    for rows in BATCHING_ROWS:
+        own_model = load_peer_model(work)
+        run_continuous_batching(own_model, work.head(2), rows, longest)
+        found[f"continuous batching, {rows} rows"] = partial(run_continuous_batching, own_model, work, rows, longest)
+    return found
+
+
+def whole_step(work: Work, rounds: int, record: cases.Record, dtype: torch.dtype = torch.float32) -> None:
+    """A GRPO step of r1v0, which takes its turns between TRL's steps, of which the first is not counted. Both compute
+    in `dtype` and update float32 weights."""
+    about, turns = cases.about_step(work, dtype), cases.turns(rounds)
+    missing = [name for name in ("transformers", "trl") if installed(name) is None]
+    if missing:
+        record({**about, "contender": "TRL", "skipped": f"{missing[0]} is not installed"})
+        cases.whole_step(work, rounds, record, dtype)
+        return
+    take = cases.own_turn(work, record, dtype)
+
+    def between(trl_step: int, reading: Mapping[str, float], tokens: int) -> None:
+        if trl_step > 0:
+            number, flat = turns[trl_step - 1]
+            record({**about, "contender": "TRL", "flat": flat, "round": number, **reading, "tokens": tokens})
+            take(number, flat)
+
+    run_trl(work, [0.0, *(flat for _, flat in turns)], between, dtype)
 
 
 def load_peer_model(work: Work) -> Any:
