@@ -34,6 +34,7 @@ from r1v0.config import (
     validate,
     with_template,
 )
+from r1v0.config.schema import ALARMS
 
 SECTIONS: dict[str, Any] = {
     name: kind for name, kind in typing.get_type_hints(Config).items() if dataclasses.is_dataclass(kind)
@@ -127,6 +128,8 @@ def test_every_key_can_be_set_in_a_file_and_by_a_flag(key: str, tmp_path: Path) 
         text = json.dumps(value)
     elif key == "grpo.variant":
         text, value = '"dapo"', "dapo"
+    elif key == "health.ignore":
+        text, value = '["truncated"]', ["truncated"]
     else:
         text, value = OTHER_VALUES[kind]
     assert value != default
@@ -422,7 +425,8 @@ OF_KEY = {
     "grpo.group_size": st.integers(2, 99),
     "grpo.keep_per_group": st.integers(0, 2),
     "health.action": st.sampled_from(["warn", "stop"]),  # a rollback needs an evaluation and a best checkpoint
-    **{f"health.{name}": FRACTION for name in ("rollback_lr", "entropy_low", "max_reward_fall", "max_truncated")},
+    "health.rollback_lr": FRACTION,
+    "health.ignore": st.lists(st.sampled_from(ALARMS)),
     "grpo.minibatches": st.integers(1, 2),
     "eval.on": st.lists(st.text("ab-=/", max_size=6), unique_by=lambda spec: spec.partition("=")[0].strip()),
 }
@@ -497,6 +501,7 @@ def test_a_resumed_run_changes_what_cannot_change_its_numbers(key: str) -> None:
         "grpo.variant": "gspo",
         "grpo.keep_per_group": "2",
         "grpo.clip_low": "0.5",
+        "health.ignore": '["truncated"]',
     }.get(key, str(not value).lower() if kind is bool else OTHER_VALUES.get(kind, ("",))[0])
     with pytest.raises(UserError, match="cannot become") as caught:
         resume(config, [f"{key}={other}"])

@@ -21,7 +21,7 @@ from r1v0.base import reading
 from r1v0.base.command import typed
 from r1v0.base.errors import UserError, unknown
 from r1v0.config.checks import need_resumable, validate
-from r1v0.config.schema import DEFAULT, REFUSED, RENAMED, SET, VARIANTS, Config
+from r1v0.config.schema import DEFAULT, GONE, REFUSED, RENAMED, SET, VARIANTS, Config
 from r1v0.config.text import _first_field, keys, value_of
 
 PRESET_DIR = Path(__file__).parent / "presets"
@@ -199,6 +199,8 @@ def _apply(config: Config, layer: Mapping[str, Any], where: str, prefix: str = "
         key = prefix + name
         if key in REFUSED:
             raise UserError(f"{key} ({where}) is not a setting: {REFUSED[key]}")
+        if key in GONE:
+            raise UserError(f"{key} ({where}) is no setting any more: {GONE[key]}")
         if key in RENAMED:
             raise UserError(f"{key} ({where}) was renamed to {RENAMED[key]}: use that name")
         if name not in hints:
@@ -236,7 +238,11 @@ def _convert(value: Any, kind: Any, key: str, where: str) -> Any:
     if get_origin(kind) is list:
         (item,) = get_args(kind)
         if not isinstance(value, list):
-            raise wrong(f'a list, for example {key}=["..."]' if item is str else f"a list of {item.__name__}")
+            raise wrong(
+                f'a list, for example {key}=["..."]'
+                if item is str or get_origin(item) is Literal
+                else f"a list of {item.__name__}"
+            )
         return [_convert(entry, item, key, where) for entry in value]
     if get_origin(kind) is dict:
         if not isinstance(value, Mapping):

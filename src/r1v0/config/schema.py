@@ -182,18 +182,8 @@ class HealthConfig:
     """after this many rollbacks the next one ends the run"""
     rollback_lr: float = 0.5
     """each rollback multiplies the learning rate by this"""
-    entropy_low: float = 0.1
-    """alarm where the entropy falls below this share of the run's first steps; 0: never"""
-    entropy_high: float = 4.0
-    """alarm where the entropy rises above this many times that of the run's first steps; 0: never"""
-    max_reward_fall: float = 0.2
-    """alarm where the mean reward has lost this share of its best, by more than its noise; 0: never"""
-    max_truncated: float = 0.5
-    """alarm where more than this share of completions is cut off; 0: never"""
-    max_mismatch_kl: float = 0.05
-    """alarm where the sampler's and the trainer's distributions are further apart, in nats per token; 0: never"""
-    grad_spike: float = 10.0
-    """alarm where gradient norms are again and again this many times their median; 0: never"""
+    ignore: list[str] = field(default_factory=list)
+    """alarms that are not to be raised, by their names (docs/metrics.md)"""
 
 
 @dataclass(frozen=True)
@@ -265,11 +255,27 @@ RENAMED = {
     "checkpoint_every": "checkpoints.every",
     "sampling.slots": "sampling.max_sequences",
     "optimizer.states": "optimizer.moments",
-    "health.reward_fall": "health.max_reward_fall",
-    "health.truncated": "health.max_truncated",
-    "health.mismatch_kl": "health.max_mismatch_kl",
 }
 """Names that settings had."""
+
+ALARMS = (
+    "early_collapse",
+    "entropy_low",
+    "entropy_high",
+    "reward_fall",
+    "no_reward",
+    "truncated",
+    "mismatch_kl",
+    "grad_spike",
+)
+"""What health.ignore may name (runs/watchers.py)."""
+
+_LIMIT = "the limits of alarms are fixed: leave it out, or name the alarm in health.ignore"
+GONE = {
+    f"health.{name}": _LIMIT
+    for name in ("entropy_low", "entropy_high", "max_reward_fall", "max_truncated", "max_mismatch_kl", "grad_spike")
+}
+"""Settings that there were, with what to do instead."""
 
 FIRST = (
     "model",

@@ -45,7 +45,7 @@ class Watch(History):
         found = []
         for kind, watcher in WATCHERS.items():
             held = watcher(self)
-            if held is None:
+            if held is None or kind in self.config.health.ignore:
                 continue
             value, limit, message = held
             fatal = kind == "skipped"

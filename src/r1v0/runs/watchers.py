@@ -11,6 +11,17 @@ from r1v0.runs.history import EARLY_ENTROPY, EARLY_GROUPS, EARLY_LENGTH, PAST, S
 
 Held = tuple[float, float, str] | None  # (value, limit, message) of a condition that holds
 
+ENTROPY_LOW, ENTROPY_HIGH = 0.1, 4.0
+"""of the entropy of the run's first steps"""
+REWARD_FALL = 0.2
+"""share of its best that the mean reward has lost"""
+TRUNCATED = 0.5
+"""share of completions that are cut off"""
+MISMATCH_KL = 0.05
+"""nats per token between the sampler's distribution and the trainer's"""
+GRAD_SPIKE = 10.0
+"""times the median of the gradient norms"""
+
 
 def early_collapse(watch: History) -> Held:
     """The first updates wreck the policy, before there are windows to compare. Absolute marks: in healthy runs
@@ -26,17 +37,17 @@ def early_collapse(watch: History) -> Held:
         "or less, and with optimizer.warmup_steps=10"
     )
     was, entropy = number(first.get("policy/entropy")), number(now.get("policy/entropy"))
-    if watch.config.health.entropy_low and was and entropy is not None and entropy < EARLY_ENTROPY * was:
+    if was and entropy is not None and entropy < EARLY_ENTROPY * was:
         return (
             entropy,
             EARLY_ENTROPY * was,
             f"entropy fell from {was:.2g} to {entropy:.2g} nats per token {after}: {cause}",
         )
     short, length = number(first.get("length/mean")), number(now.get("length/mean"))
-    if watch.config.health.max_truncated and short and length is not None and length > EARLY_LENGTH * short:
+    if short and length is not None and length > EARLY_LENGTH * short:
         return length, EARLY_LENGTH * short, f"answers grew from {short:.0f} to {length:.0f} tokens {after}: {cause}"
     groups, wrong = number(now.get("groups/sampled")), number(first.get("groups/all_wrong_frac"))
-    if watch.config.health.max_reward_fall and groups is not None and wrong is not None:
+    if groups is not None and wrong is not None:
         expected = groups * (1 - wrong)
         if expected >= EARLY_GROUPS and number(now.get("groups/all_wrong_frac")) == 1:
             return (
@@ -49,7 +60,7 @@ def early_collapse(watch: History) -> Held:
 
 def entropy_low(watch: History) -> Held:
     """The policy narrows to one answer."""
-    limit, now, first = watch.config.health.entropy_low, watch.recent("policy/entropy"), watch.start("policy/entropy")
+    limit, now, first = ENTROPY_LOW, watch.recent("policy/entropy"), watch.start("policy/entropy")
     if now is None or first is None or not now < limit * first:
         return None
     return (
@@ -67,8 +78,8 @@ def entropy_low(watch: History) -> Held:
 
 def entropy_high(watch: History) -> Held:
     """The policy dissolves into gibberish."""
-    limit, now, first = watch.config.health.entropy_high, watch.recent("policy/entropy"), watch.start("policy/entropy")
-    if not limit or now is None or first is None or not now > limit * first:
+    limit, now, first = ENTROPY_HIGH, watch.recent("policy/entropy"), watch.start("policy/entropy")
+    if now is None or first is None or not now > limit * first:
         return None
     return (
         now,
@@ -85,10 +96,10 @@ def entropy_high(watch: History) -> Held:
 
 def reward_fall(watch: History) -> Held:
     """The reward has fallen from its best. Coins (reward.control) have nothing to fall from."""
-    limit, now = watch.config.health.max_reward_fall, watch.recent("reward/mean")
+    limit, now = REWARD_FALL, watch.recent("reward/mean")
     best, spread, at = watch.best
     values = watch.window("reward/mean")
-    if not limit or now is None or best <= 0 or watch.config.reward.control == "random":
+    if now is None or best <= 0 or watch.config.reward.control == "random":
         return None
     noise = math.sqrt((spread + variance(values)) / len(values))
     if not (best - now > limit * best and best - now > SIGMA * noise):
@@ -109,7 +120,7 @@ def reward_fall(watch: History) -> Held:
 def no_reward(watch: History) -> Held:
     """No right answer at all: no group has a gradient. A run that never had one says so too."""
     values = watch.window("groups/all_wrong_frac")
-    if not watch.config.health.max_reward_fall or not values or min(values) < 1:
+    if not values or min(values) < 1:
         return None
     first = watch.start("reward/correct") or 0.0
     own = watch.config.reward.name
@@ -135,8 +146,8 @@ def no_reward(watch: History) -> Held:
 
 def truncated(watch: History) -> Held:
     """Completions run into the length limit."""
-    limit, now = watch.config.health.max_truncated, watch.recent("length/truncated_frac")
-    if not limit or now is None or not now > limit:
+    limit, now = TRUNCATED, watch.recent("length/truncated_frac")
+    if now is None or not now > limit:
         return None
     tokens = watch.config.sampling.max_new_tokens
     advice = (
@@ -164,8 +175,8 @@ def truncated(watch: History) -> Held:
 
 def mismatch(watch: History) -> Held:
     """Sampler and trainer are no longer the same model."""
-    limit, now = watch.config.health.max_mismatch_kl, watch.recent("policy/mismatch_kl")
-    if not limit or now is None or not now > limit:
+    limit, now = MISMATCH_KL, watch.recent("policy/mismatch_kl")
+    if now is None or not now > limit:
         return None
     return (
         now,
@@ -182,9 +193,9 @@ def mismatch(watch: History) -> Held:
 
 def grad_spikes(watch: History) -> Held:
     """Gradient norms jump again and again."""
-    limit = watch.config.health.grad_spike
+    limit = GRAD_SPIKE
     past = numbers(watch.rows[-PAST - WINDOW : -WINDOW], "policy/grad_norm")
-    if not limit or len(past) < WINDOW:
+    if len(past) < WINDOW:
         return None
     usual = median(past)
     spikes = [value for value in watch.window("policy/grad_norm") if value > limit * usual > 0]

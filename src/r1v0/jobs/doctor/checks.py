@@ -15,6 +15,7 @@ from r1v0.jobs.doctor.record import SPAN, Record, Row
 from r1v0.report.status import share
 from r1v0.runs.health import Alarm, watch_rows
 from r1v0.runs.manifest import checkpoints_in, place
+from r1v0.runs.watchers import TRUNCATED
 
 CUT_OFF = 0.15
 """the share of answers that may be cut off without a word"""
@@ -201,9 +202,7 @@ def truncation(record: Record) -> Iterator[Finding]:
         text += f"; of held-out answers {held_out}"
     if cut <= CUT_OFF:
         yield ok("truncation", text)
-    elif (
-        cut <= record.config.health.max_truncated or not record.config.health.max_truncated
-    ):  # above it the watcher speaks
+    elif cut <= TRUNCATED or "truncated" in record.config.health.ignore:  # above it the watcher speaks
         yield warning(
             "truncation",
             f"{text}; they score 0. Raise sampling.max_new_tokens, unless only wrong answers grow",
