@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
-from r1v0.base import lock
 from r1v0.base.errors import UserError
 from r1v0.base.lock import NAME, hold
 
@@ -26,9 +25,9 @@ with hold(Path(sys.argv[1])):
 """
 
 
-def holder(folder: Path) -> "subprocess.Popen[str]":
-    """Another process that holds the folder."""
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
+def holder(folder: Path, before: str = "") -> "subprocess.Popen[str]":
+    """Another process that holds the folder, after the statements `before`."""
+    process = subprocess.Popen([sys.executable, "-c", before + HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     return process
@@ -87,51 +86,57 @@ def test_a_folder_that_cannot_be_made_or_written_is_one_line(tmp_path: Path, mon
 
 
 def without_flock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without the kernel's locks."""
+
     def unsupported(*_: object) -> NoReturn:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
 
 
-DEAD = 2**30 + 12345  # above the largest pid of Linux
-
-
-@pytest.mark.parametrize(
-    ("changes", "free"),
-    [
-        ({"pid": DEAD}, True),
-        ({}, False),  # this process lives
-        ({"boot": "another boot"}, True),
-        ({"host": "elsewhere"}, False),  # cannot be judged from here
-        ({"host": "elsewhere", "pid": DEAD}, False),
-        ({"pid": 1}, False),  # lives, and is another user's for most
-        ({"pid": 0}, True),
-        ({"pid": -1}, True),
-        ({"pid": "1"}, True),
-        ({"pid": 10**30}, True),
-        ({"since": "3000-01-01T00:00:00+00:00"}, False),  # no clock is asked
-        ({"since": "1970-01-01T00:00:00+00:00"}, False),
-    ],
-)
-def test_without_flock_the_file_decides(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], free: bool
-) -> None:
+def test_without_kernel_locks_the_file_is_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_flock(monkeypatch)
-    (tmp_path / NAME).write_text(json.dumps({**lock._me(), **changes}))
-    if free:
-        with hold(tmp_path), pytest.raises(UserError, match="in use"), hold(tmp_path):
-            pass
-        assert not (tmp_path / NAME).exists()
-        return
-    with pytest.raises(UserError, match="is gone, remove"), hold(tmp_path):
+    with hold(tmp_path), pytest.raises(UserError, match=f"in use by process {os.getpid()}: let it end"), hold(tmp_path):
         pass
-    assert (tmp_path / NAME).exists()
+    assert not (tmp_path / NAME).exists()
+    with hold(tmp_path):
+        pass
+
+
+SOFT = """
+import errno, fcntl
+def unsupported(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+fcntl.flock = unsupported
+"""
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_without_kernel_locks_what_a_killed_process_left_is_stale_and_another_machines_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    host = "import socket\nsocket.gethostname = lambda: 'elsewhere'\n" if elsewhere else ""
+    process = holder(tmp_path, SOFT + host)
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+    without_flock(monkeypatch)
+    if elsewhere:
+        with (
+            pytest.raises(UserError, match=r"in use by process .* if you are sure that it is gone, remove"),
+            hold(tmp_path),
+        ):
+            pass
+        return
+    with hold(tmp_path):
+        pass
 
 
 def test_a_full_disk_does_not_keep_a_run_from_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> NoReturn:
+    def full(*_: object, **__: object) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(Path, "write_text", full)
     with hold(tmp_path), pytest.raises(UserError, match="in use"), hold(tmp_path):
         pass

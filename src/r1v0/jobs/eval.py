@@ -143,7 +143,7 @@ def _open(out: Path, plan: dict[str, Any]) -> None:
             with writing(path):
                 write_atomic(path, data[: data.rfind(b"\n") + 1])
         return
-    if any(path.name != lock.NAME for path in out.iterdir()):
+    if any(path.name not in (lock.NAME, lock.SOFT) for path in out.iterdir()):
         raise UserError(f"{out} exists and holds no evaluation: choose another --out")
     with writing(out / PLAN):
         write_atomic(out / PLAN, (json.dumps(plan, indent=2) + "\n").encode("ascii"))
