@@ -189,7 +189,7 @@ def beside_sampling() -> str:
         before = verifier.counters.busy_s
         for step in range(10):
             keys = [[(step * 16 + i) * 8 + j for j in range(8)] for i in range(16)]
-            _, (sample_s, verify_s) = sample_groups(policy, prompts, keys, settings, verifier, lambda done: None)
+            _, (sample_s, verify_s, *_) = sample_groups(policy, prompts, keys, settings, verifier, lambda done: None)
             sampled, waited = sampled + sample_s, waited + verify_s
         busy = verifier.counters.busy_s - before
     return f"""## Beside sampling

@@ -37,7 +37,7 @@ OF_THE_METRICS = {"r1v0.jobs.doctor", "r1v0.jobs.plan", "r1v0.models.sizes"}  # 
 # Modules whose test has another name: where each is tested. All others have a tests/.../test_NAME.py of their own.
 TESTED_IN = {
     "base/test_stats": "base/means",
-    "config/test_config": "config/checks config/load config/schema config/text",
+    "config/test_config": "config/checks config/load config/names config/schema config/text",
     "faults/test_faults": "base/writing",
     "grpo/test_budget": "grpo/memory_probe trainer/probe",
     "grpo/test_losses": "grpo/advantages types",

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 from r1v0 import __version__
 from r1v0.base.command import typed
-from r1v0.base.errors import Interrupted, UserError
+from r1v0.base.errors import Interrupted, Told, UserError
 from r1v0.jobs.arguments import Parser
+from r1v0.jobs.launch import end
 from r1v0.jobs.verbs import models, runs, settings
 
 # What the system says of a path that a user should not have given; any other OSError is a defect of ours.
@@ -45,6 +46,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    return end(_run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     # libgomp's threads spin while they wait for each other. On a machine that does anything else, the one that spins
     # holds the core that the other needs: a decoding step of the tiny model took 28 ms instead of 7 (median, one busy
     # core of two). Waiting asleep costs nothing measurable on an idle machine. Must be set before torch is imported.
@@ -54,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         result: int | None = arguments.run(arguments)
         return result or 0
     except UserError as error:
-        print(f"r1v0: {error}", file=sys.stderr)
+        if not isinstance(error, Told):
+            print(f"r1v0: {error}", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt):
         return 130

@@ -34,7 +34,7 @@ from r1v0.config import (
     validate,
     with_template,
 )
-from r1v0.config.schema import ALARMS
+from r1v0.config.names import ALARMS
 
 SECTIONS: dict[str, Any] = {
     name: kind for name, kind in typing.get_type_hints(Config).items() if dataclasses.is_dataclass(kind)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from r1v0.config import OptimizerConfig
-from r1v0.grpo.optimizer import Optimizer, _buckets, learning_rate, make_optimizer
+from r1v0.grpo.optimizer import Optimizer, learning_rate, make_optimizer
+from r1v0.models.sizes import buckets
 from tests.helpers import small_model
 
 pytestmark = pytest.mark.numeric
@@ -105,7 +106,7 @@ def test_schedule_by_hand() -> None:
 def test_offload_and_buckets_change_no_bit(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for offload, bucket in ((False, 1 << 26), (True, 1 << 26), (False, 3000), (True, 1)):
-        monkeypatch.setattr("r1v0.grpo.optimizer.BUCKET", bucket)
+        monkeypatch.setattr("r1v0.models.sizes.BUCKET", bucket)
         optimizer = make_optimizer(
             small_model(), replace(CONFIG, grad_clip=0.5, weight_decay=0.1, offload=offload), dtype
         )
@@ -123,9 +124,9 @@ def test_offload_and_buckets_change_no_bit(dtype: torch.dtype, monkeypatch: pyte
 
 def test_buckets_are_filled_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to 10 weights at a time: 6 and 4 fill one exactly, 5 and 6 do not fit into one, 20 is one of its own."""
-    monkeypatch.setattr("r1v0.grpo.optimizer.BUCKET", 10)
+    monkeypatch.setattr("r1v0.models.sizes.BUCKET", 10)
     sizes = {"a": 6, "b": 4, "c": 5, "d": 6, "e": 20, "f": 1, "g": 9, "h": 1}
-    found = _buckets({name: torch.empty(size) for name, size in sizes.items()})
+    found = [[list(sizes)[place] for place in some] for some in buckets(list(sizes.values()))]
     assert found == [["a", "b"], ["c"], ["d"], ["e"], ["f", "g"], ["h"]]
 
 

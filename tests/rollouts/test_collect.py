@@ -25,6 +25,7 @@ from r1v0.rollouts.collect import (
     stop_candidates,
     verifiers,
 )
+from r1v0.rollouts.exchange import Spent
 from r1v0.sampling.sampler import Request, SamplingSettings
 from r1v0.tasks.datasets import Problems
 from r1v0.tasks.grading.pool import Counters, Verifier
@@ -57,7 +58,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[list[in
 
     def made_up(
         policy: Policy, prompts: Sequence[Prompt], keys: list[list[int]], settings: SamplingSettings, *_: object
-    ) -> tuple[list[Group], tuple[float, float]]:
+    ) -> tuple[list[Group], Spent]:
         seen.append(([prompt.problem.id for prompt in prompts], keys, settings))
         groups = []
         for prompt in prompts:
@@ -67,7 +68,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[list[in
                 Rollout(prompt, Completion([1], [0.0], "stop"), "", Score(reward, reward > 0)) for reward in rewards
             ]
             groups.append(Group(prompt, parts))
-        return groups, (1.0, 0.25)
+        return groups, Spent(1.0, 0.25, 0.0, Counters().since(Counters()))
 
     monkeypatch.setattr(rollouts, "sample_groups", made_up)
     return seen
@@ -156,6 +157,8 @@ def test_coins_have_the_mean_of_the_batch() -> None:
 class Grader:
     """Gives a rollout the reward that its text says. Verdicts come `behind` completions late, the newest first."""
 
+    counters = Counters()
+
     def __init__(self, behind: int) -> None:
         self.behind = behind
         self.waiting: dict[int, Score] = {}
@@ -209,13 +212,15 @@ def speaker(monkeypatch: pytest.MonkeyPatch) -> Policy:
 def test_groups_are_in_the_order_of_prompts_and_keys(speaker: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     grader, clock = Grader(2), iter([10.0, 13.0, 14.5])  # at the start, when sampling ends, when grading has ended
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    groups, (sample_s, verify_s) = sample_groups(speaker, PROMPTS, KEYS, SETTINGS, cast(Verifier, grader), silent)
+    groups, (sample_s, verify_s, wait_s, counted) = sample_groups(
+        speaker, PROMPTS, KEYS, SETTINGS, cast(Verifier, grader), silent
+    )
     assert [[r.score.reward for r in group.rollouts] for group in groups] == [[2.0, 3.0], [5.0, 6.0, 7.0]]
     assert [[r.text for r in group.rollouts] for group in groups] == [["2", "3"], ["5", "6", "7"]]
     assert [group.prompt for group in groups] == PROMPTS
     assert all(rollout.prompt is group.prompt for group in groups for rollout in group.rollouts)
     assert grader.asked == [(n, f"p{i}", token % 2 == 1, False) for n, (i, _, token) in enumerate(ENDS)]
-    assert (sample_s, verify_s) == (3.0, 1.5)
+    assert (sample_s, verify_s, wait_s, set(counted.values())) == (3.0, 1.5, 0.0, {0})
 
 
 def test_each_prompt_has_its_keys(speaker: Policy) -> None:

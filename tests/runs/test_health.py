@@ -9,7 +9,7 @@ import pytest
 
 from r1v0.base.errors import UserError
 from r1v0.config import Config, parse, resolve
-from r1v0.config.schema import ALARMS
+from r1v0.config.names import ALARMS
 from r1v0.runs.health import Alarm, Watch, watch_rows
 from r1v0.runs.history import START, WINDOW
 from r1v0.runs.records import read_metrics

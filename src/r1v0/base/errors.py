@@ -16,6 +16,10 @@ class UserError(Exception):
         super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message))
 
 
+class Told(UserError):
+    """One that another process of the run tells."""
+
+
 class Interrupted(Exception):
     """Ctrl-C or SIGTERM reached a place where the run could stop cleanly (exit code 130)."""
 

@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 from r1v0.base.errors import UserError, unknown
-from r1v0.config.schema import ALARMS, LARGEST, VARIANTS, Config
+from r1v0.config.names import ALARMS, LARGEST
+from r1v0.config.schema import VARIANTS, Config
 from r1v0.config.text import differences, value_of
 
 # What a resumed run may change: how long, how often and where, but nothing that the steps so far depended on.

@@ -21,7 +21,8 @@ from r1v0.base import reading
 from r1v0.base.command import typed
 from r1v0.base.errors import UserError, unknown
 from r1v0.config.checks import need_resumable, validate
-from r1v0.config.schema import DEFAULT, GONE, REFUSED, RENAMED, SET, VARIANTS, Config
+from r1v0.config.names import GONE, REFUSED, RENAMED
+from r1v0.config.schema import DEFAULT, SET, VARIANTS, Config
 from r1v0.config.text import _first_field, keys, value_of
 
 PRESET_DIR = Path(__file__).parent / "presets"

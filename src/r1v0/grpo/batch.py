@@ -139,8 +139,8 @@ def split(batch: Batch, max_tokens: int, device: torch.device | str = "cpu") -> 
 
 
 def deal(batch: Batch, shares: int, equal_keys: float) -> list[Batch]:
-    """The batch's completions, in order, as up to `shares` batches of about equal work; a prompt that two of them
-    need is in both.
+    """The batch's completions, in order, as `shares` batches of about equal work, of which some may be empty; a prompt
+    that two of them need is in both.
 
     A segment of n tokens after p costs n (1 + (p + n / 2) / equal_keys): `equal_keys` are those that cost a token as
     much in attention as all matrices do.
@@ -158,7 +158,7 @@ def deal(batch: Batch, shares: int, equal_keys: float) -> list[Batch]:
             share = chosen[int((done + work[i] / 2) / total * shares)]
             share += [i] if root in share else [root, i]
             done += work[i]
-    return [_select(batch, segments, bounds, "cpu") for segments in chosen if segments]
+    return [_select(batch, segments, bounds, "cpu") if segments else pack([]) for segments in chosen]
 
 
 def _families(parents: Sequence[int]) -> Iterator[tuple[int, list[int]]]:

@@ -76,8 +76,7 @@ class Budget:
         count = workers(torch.get_num_threads(), gradient_bytes(model), tokens, longest)
         if count == 1:
             return [batch]
-        weights = sum(parameter.numel() for parameter in model.parameters())
-        return deal(batch, count, weights / (2 * model.config.layers * model.config.heads * model.config.head_dim))
+        return [share for share in deal(batch, count, equal_keys(model)) if share.token_ids.numel()]
 
     def _work_through(
         self, batch: Batch, model: Transformer, results: list[T], work: Callable[[Transformer, Batch], T], side: int
@@ -110,6 +109,12 @@ class Budget:
                 return  # a neighbour was faster
             self.tokens = room
             self.note(f"out of memory in training: {room} tokens at a time are trained on from here on (same gradient)")
+
+
+def equal_keys(model: Transformer) -> float:
+    """The number of keys that cost a token as much in attention as all matrices do."""
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return weights / (2 * model.config.layers * model.config.heads * model.config.head_dim)
 
 
 def attempt(work: Callable[[Batch], T], micro: Batch) -> list[T]:

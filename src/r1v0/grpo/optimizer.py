@@ -20,7 +20,8 @@ from torch import Tensor
 
 from r1v0.base.errors import UserError
 from r1v0.config import OptimizerConfig
-from r1v0.models.sizes import BUCKET
+from r1v0.grpo.parallel import sum_over_processes
+from r1v0.models.sizes import buckets
 from r1v0.models.transformer import Transformer
 
 
@@ -70,6 +71,7 @@ class Optimizer:
         for name, parameter in self.parameters.items():
             assert parameter.grad is not None
             gradients[name], parameter.grad = parameter.grad, None  # sampling needs their memory
+        sum_over_processes(list(gradients.values()))
         norm = torch.linalg.vector_norm(
             torch.stack([torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients.values()])
         )
@@ -82,7 +84,9 @@ class Optimizer:
         """AdamW's step from `gradients` x `scale`; each gradient is dropped when it has been used."""
         for group in self.adamw.param_groups:
             group["lr"] = lr
-        for names in _buckets(self.masters):
+        every = list(self.masters)
+        for places in buckets([master.numel() for master in self.masters.values()]):
+            names = [every[i] for i in places]
             for name in names:
                 master = self.masters[name]
                 master.grad = self.to_master(gradients.pop(name))
@@ -154,19 +158,6 @@ def make_optimizer(
 
         return OffloadedOptimizer(model, config, dtype)
     return Optimizer(model, config, dtype)
-
-
-def _buckets(masters: Mapping[str, Tensor]) -> list[list[str]]:
-    """Names in order, in runs of up to BUCKET weights."""
-    found: list[list[str]] = []
-    room = 0
-    for name, master in masters.items():
-        if not found or master.numel() > room:
-            found.append([])
-            room = BUCKET
-        found[-1].append(name)
-        room -= master.numel()
-    return found
 
 
 def load_tensor(into: Tensor, saved: Tensor, what: str) -> None:

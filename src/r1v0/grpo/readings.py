@@ -6,6 +6,7 @@ Plain numbers, so that a step that is stopped between two updates can keep them 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from r1v0.base.means import mean
 from r1v0.grpo.losses import LossReadings
@@ -21,11 +22,22 @@ class UpdateReadings:
     mismatch: list[float]
     clipped: list[int]
     kl: list[float]
-    grad_norm: float
+    grad_norm: float = math.nan
 
     @classmethod
-    def of(cls, micros: Sequence[LossReadings], grad_norm: float) -> "UpdateReadings":
-        """The numbers of the micro-batches' tensors."""
+    def joined(cls, parts: "Sequence[UpdateReadings]") -> "UpdateReadings":
+        """Those of all processes, in order."""
+        if len(parts) == 1:
+            return parts[0]
+
+        sums: dict[str, Any] = {}
+        for name in ("tokens", "loss", "entropy", "mismatch", "clipped", "kl"):
+            sums[name] = [value for part in parts for value in getattr(part, name)]
+        return cls(**sums)
+
+    @classmethod
+    def of(cls, micros: Sequence[LossReadings]) -> "UpdateReadings":
+        """The numbers of the micro-batches' tensors; there is no norm yet."""
         return cls(
             tokens=[int(micro.tokens) for micro in micros],
             loss=[float(micro.loss) for micro in micros],
@@ -33,7 +45,6 @@ class UpdateReadings:
             mismatch=[float(micro.mismatch) for micro in micros],
             clipped=[int(micro.clipped) for micro in micros],
             kl=[float(micro.kl) for micro in micros],
-            grad_norm=grad_norm,
         )
 
     @property

@@ -6,16 +6,18 @@ twice; the denominator of the loss belongs to the whole update (batch.py). How m
 and on how many threads, changes no gradient, and is budget.py's.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
 from r1v0.base.keys import key
 from r1v0.config import Config
+from r1v0.grpo import parallel
 from r1v0.grpo.batch import make_updates
-from r1v0.grpo.budget import Budget, first_budget
+from r1v0.grpo.budget import Budget, equal_keys, first_budget
 from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.losses import LossReadings, policy_loss
 from r1v0.grpo.optimizer import Optimizer, learning_rate
@@ -34,8 +36,8 @@ class StepInProgress:
     next step's first problem.
 
     `counted` are the verify/* of its metrics; `sample_s` and `verify_s` its seconds, of grading those that sampling
-    did not hide; `began` its begin on this process's clock. Not `sound`, because a sampled logprob is not finite:
-    nothing is updated.
+    did not hide; `wait_s` those that a process waited for others, on average; `began` its begin on this process's
+    clock. Not `sound`, because a sampled logprob is not finite: nothing is updated.
     """
 
     number: int
@@ -44,6 +46,7 @@ class StepInProgress:
     cursor: int = 0
     sample_s: float = 0.0
     verify_s: float = 0.0
+    wait_s: float = 0.0
     counted: dict[str, int] = field(default_factory=dict)
     done: list[UpdateReadings] = field(default_factory=list)
     began: float = field(default_factory=time.perf_counter)
@@ -57,7 +60,8 @@ class StepInProgress:
 
 class Learner:
     """The model that is trained, its optimizer, and what its loss is held against. `lr_scale` is what a recovery
-    left of the learning rate; `budget` says how many tokens are trained on at a time."""
+    left of the learning rate; `budget` says how many tokens are trained on at a time; `wait_s` are the seconds that this
+    process waited for others' gradients so far."""
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class Learner:
     ) -> None:
         self.model, self.optimizer, self.config, self.reference = model, optimizer, config, reference
         self.budget = budget or first_budget(config, model)
-        self.lr_scale = 1.0
+        self.lr_scale, self.wait_s = 1.0, 0.0
 
     def learning_rate(self, step: int) -> float:
         """The rate of the 1-based `step`."""
@@ -81,21 +85,27 @@ class Learner:
         shuffle = key(self.config.seed, "updates", step.number)
         return make_updates(step.groups, self.config.grpo, self.config.sampling.max_new_tokens, shuffle)
 
-    def accumulate(self, batch: Batch, add: "AddGradient", check: Check) -> list[LossReadings]:
-        """Call `add` on each micro-batch of an update, with a model whose gradients it adds to; what it returned.
-        Raises UserError if one completion alone does not fit into memory."""
+    def accumulate(self, batch: Batch, add: "AddGradient", check: Check) -> UpdateReadings:
+        """Call `add` on each micro-batch of this process's share of an update, with a model whose gradients it adds to;
+        what it returned in all processes. Raises UserError if one completion alone does not fit into memory."""
+        own = parallel.share(batch, equal_keys(self.model))
 
         def work(model: Transformer, micro: Batch) -> LossReadings:
             check()
             return add(self, model, micro)
 
-        return self.budget.accumulate(batch, self.model, self.optimizer.zero_grad, work)
+        def phase() -> UpdateReadings:
+            return UpdateReadings.of(self.budget.accumulate(own, self.model, self.optimizer.zero_grad, work))
 
-    def update(self, micros: Sequence[LossReadings], lr: float, sound: bool) -> UpdateReadings:
-        """Clip the gradient and take AdamW's step; skip it if the loss or the gradient is not finite, or nothing was
-        `sound`."""
-        norm = self.optimizer.step(lr, sound and all(micro.loss.isfinite() for micro in micros))
-        return UpdateReadings.of(micros, norm)
+        parts, waited = parallel.waited(phase, asdict, lambda raw: UpdateReadings(**raw))
+        self.wait_s += waited
+        return UpdateReadings.joined(parts)
+
+    def update(self, readings: UpdateReadings, lr: float, sound: bool) -> UpdateReadings:
+        """Sum the gradient over the processes, clip it, and take AdamW's step; skip it if the loss or the gradient is
+        not finite, or nothing was `sound`."""
+        finite = all(map(math.isfinite, readings.loss))
+        return replace(readings, grad_norm=self.optimizer.step(lr, sound and finite))
 
     def metrics(self, step: StepInProgress) -> dict[str, float]:
         """The policy/* of the step's row, from its updates."""
@@ -113,8 +123,8 @@ def train_step(learner: Learner, step: StepInProgress, check: Check = lambda: No
     """
     lr = learner.learning_rate(step.number)
     for batch in learner.updates(step)[len(step.done) :]:
-        micros = learner.accumulate(batch, add_gradient, check)  # backward, micro-batch by micro-batch
-        step.done.append(learner.update(micros, lr, step.sound))  # clip, AdamW
+        readings = learner.accumulate(batch, add_gradient, check)  # backward, micro-batch by micro-batch
+        step.done.append(learner.update(readings, lr, step.sound))  # clip, AdamW
     return step.done
 
 

@@ -12,6 +12,7 @@ base model's score, and its repair looks like learning.
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from r1v0.base.interrupts import stoppable
 from r1v0.base.reading import read_json
 from r1v0.base.writing import append_whole, write_atomic, writing
 from r1v0.config import with_template
+from r1v0.grpo import parallel
 from r1v0.models.device import choose_sampling, set_threads
 from r1v0.models.device import settled as on_this_device
 from r1v0.models.loading import load, resolve_model
@@ -31,7 +33,7 @@ from r1v0.rollouts.gradable import FIRST, need_gradable, unreadable
 from r1v0.runs import runlog
 from r1v0.runs.progress import Progress
 from r1v0.runs.settings import Asked, Settled, asked
-from r1v0.runs.written import EVALUATION_ANSWERS, Answer, evaluation_answers
+from r1v0.runs.written import EVALUATION_ANSWERS, Answer, evaluation_answers, kept_answers, kept_by
 from r1v0.tasks.datasets import check as check_data
 from r1v0.tasks.datasets import eval_name, load_eval
 from r1v0.tasks.prompts import make_prompts
@@ -56,7 +58,7 @@ def measure(
     """
 
     def keep(answer: Answer) -> None:
-        append_whole(out / EVALUATION_ANSWERS, _line(answer))
+        append_whole(kept_by(out, parallel.rank()), _line(answer))
 
     config = on_this_device(settled.config)
     settled = settled.of(config)
@@ -73,11 +75,12 @@ def measure(
         make_prompts(with_template(config, template).prompt, evals[name][:1], policy)  # one that fails leaves no folder
     told = [_told(name, how[name], problems, rewards[name].name, templates) for name, problems in evals.items()]
     rows = []
-    with lock.hold(out), stoppable() as check, verifiers(rewards, progress.note) as graders:
+    with ExitStack() as stack, stoppable() as check, verifiers(rewards, progress.note) as graders:
+        parallel.first(lambda: stack.enter_context(lock.hold(out)))
         written = {name: asdict(prompt) for name in templates if (prompt := with_template(config, name).prompt).text}
         plan = {"model": model, "templates": list(templates), "datasets": told, "config": settled.toml()}
-        _open(out, plan | ({"prompts": written} if written else {}))
-        done = evaluation_answers(out)
+        parallel.first(lambda: _open(out, plan | ({"prompts": written} if written else {})))
+        done = parallel.together(lambda: evaluation_answers(out))
         for line in [settled.line, *filter(None, (_more(name, how[name]) for name in evals))]:
             progress.note(line)
         answers: list[Answer] = []
@@ -95,10 +98,17 @@ def measure(
             since = gain(_matching(before, name, template), own)
             result = asdict(summarise(name, own)) | (asdict(since) if since else {})
             rows.append({"step": 0, "template": template} | result)
-        with writing(out):
-            write_atomic(out / EVALUATION_ANSWERS, b"".join(map(_line, answers)))
-            write_atomic(out / runlog.EVALS, b"".join(map(runlog.json_line, rows)))
+        parallel.first(lambda: _write(out, answers, rows))
     return told, rows
+
+
+def _write(out: Path, answers: Sequence[Answer], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put everything in order."""
+    with writing(out):
+        write_atomic(out / EVALUATION_ANSWERS, b"".join(map(_line, answers)))
+        write_atomic(out / runlog.EVALS, b"".join(map(runlog.json_line, rows)))
+        for path in kept_answers(out)[1:]:
+            path.unlink()
 
 
 def _most(how: Mapping[str, Asked], spec: str) -> int:
@@ -137,11 +147,11 @@ def _open(out: Path, plan: dict[str, Any]) -> None:
                 f"{out} holds an evaluation with another {different[0]}: choose another --out, or ask for the "
                 "same to go on with it"
             )
-        path = out / EVALUATION_ANSWERS
-        data = path.read_bytes() if path.exists() else b""
-        if not data.endswith(b"\n") and data:
-            with writing(path):
-                write_atomic(path, data[: data.rfind(b"\n") + 1])
+        for path in filter(Path.exists, kept_answers(out)):
+            data = path.read_bytes()
+            if not data.endswith(b"\n") and data:
+                with writing(path):
+                    write_atomic(path, data[: data.rfind(b"\n") + 1])
         return
     if any(path.name not in (lock.NAME, lock.SOFT) for path in out.iterdir()):
         raise UserError(f"{out} exists and holds no evaluation: choose another --out")

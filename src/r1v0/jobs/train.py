@@ -15,23 +15,27 @@ from r1v0 import config
 from r1v0.base.command import typed
 from r1v0.base.errors import Interrupted, UserError
 from r1v0.base.lock import hold
-from r1v0.base.notes import to_stderr
+from r1v0.base.notes import speaks, to_stderr
+from r1v0.grpo import parallel
 from r1v0.jobs.plan import make_plan
 from r1v0.jobs.plan.cost import find_card
 from r1v0.jobs.plan.report import in_a_line
 from r1v0.jobs.plan.shapes import Shape
 from r1v0.models.device import bfloat16_cost, device_name, set_threads
+from r1v0.models.processes import processes
 from r1v0.models.sizes import GIB
 from r1v0.models.tried import outcomes
 from r1v0.report.progress import open_progress
 from r1v0.runs import manifest, runlog
 from r1v0.runs.claim import claimed
 from r1v0.runs.inputs import located, record, restored
+from r1v0.runs.progress import Progress
 from r1v0.runs.provenance import environment
 from r1v0.runs.settings import Settled, resumed
 from r1v0.runs.written import answers_at
 from r1v0.trainer import checkpoint
 from r1v0.trainer.loop import Trainer
+from r1v0.trainer.same import need_same_start
 from r1v0.trainer.setup import prepare
 
 LONG_S = 600.0
@@ -39,33 +43,54 @@ LONG_S = 600.0
 
 def begin(settled: Settled, out: Path | None, name: str) -> None:
     """A new run in `out`, or in the next free runs/NAME-001. Raises what `Trainer.run` does: UserError, Interrupted."""
-    if out is not None:
-        runlog.need_free(out)
-    trainer = prepare(settled.config)
-    trainer.config = located(trainer.config)
-    with ExitStack() as stack:
-        folder = out or stack.enter_context(claimed(name))
-        stack.enter_context(hold(folder))
-        runlog.need_free(folder)
-        log = runlog.create(folder, settled.of(trainer.config).toml(), about(trainer, record(trainer.config, folder)))
-        watch(trainer, log, settled.line)
+    with processes(), ExitStack() as stack:
+        if out is not None:
+            parallel.first(lambda: runlog.need_free(out))
+        trainer = parallel.together(lambda: prepare(settled.config))
+        trainer.config = located(trainer.config)
+
+        def opened() -> Path:
+            folder = out or stack.enter_context(claimed(name))
+            stack.enter_context(hold(folder))
+            runlog.need_free(folder)
+            files = record(trainer.config, folder)
+            runlog.create(folder, settled.of(trainer.config).toml(), about(trainer, files))
+            return folder
+
+        folder = parallel.first(opened, str, Path)
+        watch(trainer, runlog.RunLog(folder), settled.line)
 
 
 def resume(folder: Path, sets: Sequence[str]) -> None:
     """Go on with the run in `folder` from its newest checkpoint. Raises as `begin` does."""
-    settled = resumed(folder, sets)
-    with hold(folder):  # before its checkpoints are looked at: another process may be writing one
-        start = newest(folder, settled.config)
+    with processes(), ExitStack() as stack:
+        # Before its checkpoints are looked at: another process may be writing one.
+        parallel.first(lambda: stack.enter_context(hold(folder)))
+        settled = parallel.together(lambda: resumed(folder, sets))
+        found = parallel.first(lambda: str(newest(folder, settled.config) or ""))
         config_here = restored(settled.config, folder, runlog.environment_of(folder), to_stderr)
         settled = settled.of(located(config_here))
-        trainer = prepare(settled.config, start)
+        trainer = parallel.together(lambda: prepare(settled.config, Path(found) if found else None))
         if trainer.state.step > settled.config.steps:
             steps = settled.config.steps
             raise UserError(f"{folder} is at step {trainer.state.step} and steps is {steps}: set more to go on")
-        answers_at(folder, 0)  # if they are damaged, say so before anything is changed
-        files = record(trainer.config, folder)
-        log = runlog.resume(folder, settled.of(trainer.config).toml(), trainer.state.step, about(trainer, files))
-        watch(trainer, log, settled.line)
+
+        def opened() -> None:
+            answers_at(folder, 0)  # if they are damaged, say so before anything is changed
+            files = record(trainer.config, folder)
+            runlog.resume(folder, settled.of(trainer.config).toml(), trainer.state.step, about(trainer, files))
+
+        parallel.first(opened)
+        watch(trainer, runlog.RunLog(folder), settled.line)
+
+
+def requeue(settled: Settled, out: Path, sets: Sequence[str]) -> None:
+    """Go on with the run in `out` if there is one, else begin it there: one command for restarts. Raises as `begin`."""
+    with processes():
+        if parallel.first((out / runlog.CONFIG).is_file):
+            resume(out, sets)
+        else:
+            begin(settled, out, "")
 
 
 def newest(folder: Path, settings: config.Config) -> Path | None:
@@ -103,13 +128,16 @@ def about(trainer: Trainer, files: dict[str, dict[str, str]]) -> dict[str, objec
     }
     found = environment(device_name(trainer.policy.device), set_threads(trainer.config))
     dtype = str(trainer.policy.model.norm.dtype).removeprefix("torch.")
-    more = {"files": files} if files else {}
+    more: dict[str, object] = {"files": files} if files else {}
+    if parallel.size() > 1:
+        more["processes"] = parallel.size()
     return found | {"data": used, "dtype": dtype, "operators": outcomes()} | more
 
 
 def watch(trainer: Trainer, log: runlog.RunLog, line: str) -> None:
     """Train, and tell whoever watches; `line` says with which settings."""
-    with open_progress() as progress:
+    need_same_start(trainer.config, trainer.policy.model)
+    with open_progress() if speaks() else Progress() as progress:
         progress.note(line)
         if told := foretold(trainer):
             progress.note(told)

@@ -19,6 +19,7 @@ counted, until a probe measures what is true. Counted ones would choose another 
 """
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from r1v0.models.families import ModelConfig
@@ -133,3 +134,16 @@ def token_bytes(config: ModelConfig, size: int, checkpointed: bool) -> int:
     """Bytes a token by which a GPU's automatic micro-batch is chosen before it is measured: of `cautious` blocks, and
     the gradient of the head's rows in float32. The head's slices are taken off the free memory instead (budget.py)."""
     return int(sum(activations(config, cautious(config), checkpointed))) * size + 4 * config.hidden
+
+
+def buckets(sizes: Sequence[int]) -> list[list[int]]:
+    """Places of tensors of these sizes, in order, in runs of up to BUCKET numbers; a larger one is alone."""
+    found: list[list[int]] = []
+    room = 0
+    for place, size in enumerate(sizes):
+        if not found or size > room:
+            found.append([])
+            room = BUCKET
+        found[-1].append(place)
+        room -= size
+    return found

@@ -17,8 +17,10 @@ from tokenizers import Tokenizer
 from r1v0.base.errors import Interrupted
 from r1v0.base.keys import key, unit
 from r1v0.config import Config, RewardConfig
+from r1v0.grpo import parallel
 from r1v0.grpo.step import StepInProgress
 from r1v0.models.loading import Policy
+from r1v0.rollouts.exchange import Part, Spent, packed, unpacked
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.tasks.datasets import Problems, reward_of
 from r1v0.tasks.grading.pool import Verifier
@@ -37,10 +39,10 @@ def collect(
 ) -> StepInProgress:
     """Sample and grade the groups of training step `number`, from the problems at `cursor` on. With refill only
     groups that have a gradient are to be trained on."""
-    began, before = time.perf_counter(), verifier.counters
+    began = time.perf_counter()
     sampled: list[Group] = []
     useful: list[Group] = []
-    sample_s = verify_s = 0.0
+    rounds: list[Spent] = []
     wanted = config.grpo.groups
     for _ in range(1 + config.grpo.max_refills if config.grpo.refill else 1):
         indices = range(cursor, cursor + wanted - len(useful))
@@ -48,17 +50,25 @@ def collect(
         prompts = make_prompts(config.prompt, [problems.at(i) for i in indices], policy)
         keys = [[key(config.seed, "train", i, sample) for sample in range(config.grpo.group_size)] for i in indices]
         settings = sampling_settings(policy, config, config.sampling.temperature, config.sampling.max_new_tokens)
-        groups, seconds = sample_groups(policy, prompts, keys, settings, verifier, poll)
+        groups, spent = sample_groups(policy, prompts, keys, settings, verifier, poll)
         if config.reward.control == "random":
             groups = coin_rewards(groups, config.seed, indices)
         sampled += groups
         useful += groups if not config.grpo.refill else [group for group in groups if not group.flat]
-        sample_s, verify_s = sample_s + seconds[0], verify_s + seconds[1]
+        rounds.append(spent)
         if len(useful) == wanted:
             break
-    counted = verifier.counters.since(before)
     return StepInProgress(
-        number, sampled, useful, cursor, sample_s, verify_s, counted, began=began, sound=all_finite(sampled)
+        number,
+        sampled,
+        useful,
+        cursor,
+        sum(spent.sample_s for spent in rounds),
+        sum(spent.verify_s for spent in rounds),
+        sum(spent.wait_s for spent in rounds),
+        {name: sum(spent.counted[name] for spent in rounds) for name in rounds[0].counted},
+        began=began,
+        sound=all_finite(sampled),
     )
 
 
@@ -74,20 +84,43 @@ def sample_groups(
     settings: SamplingSettings,
     verifier: Verifier,
     poll: Callable[[int], None],
-) -> tuple[list[Group], tuple[float, float]]:
-    """One group a prompt, with one rollout a key; and the seconds of sampling and of grading left after it."""
-    start = time.perf_counter()
-    drafts = list(submitted(policy, prompts, keys, settings, verifier, poll, both=False))
-    sampled = time.perf_counter()
-    scores = verifier.collect()
+) -> tuple[list[Group], Spent]:
+    """One group a prompt, with one rollout a key; each process samples and grades its part of them, and has all in the
+    end; and what that took."""
+    asked = own_part([range(len(row)) for _, row in zip(prompts, keys, strict=True)])
+
+    def phase() -> Part:
+        start, before = time.perf_counter(), verifier.counters
+        wanted = [[keys[i][sample] for sample in samples] for i, samples in asked]
+        drafts = list(submitted(policy, [prompts[i] for i, _ in asked], wanted, settings, verifier, poll, both=False))
+        sampled = time.perf_counter()
+        scores = verifier.collect()
+        done = [
+            (asked[row][0], asked[row][1][place], completion, text, scores[job])
+            for job, (row, place, completion, text) in enumerate(drafts)
+        ]
+        end = time.perf_counter()
+        return Part(done, sampled - start, end - sampled, verifier.counters.since(before))
+
+    parts = parallel.each(phase, packed, unpacked)
     rollouts = {
-        (i, sample): Rollout(prompts[i], completion, text, scores[job])
-        for job, (i, sample, completion, text) in enumerate(drafts)
+        (i, sample): Rollout(prompts[i], completion, text, score)
+        for part in parts
+        for i, sample, completion, text, score in part.done
     }
     groups = [
         Group(prompt, [rollouts[i, sample] for sample in range(len(keys[i]))]) for i, prompt in enumerate(prompts)
     ]
-    return groups, (sampled - start, time.perf_counter() - sampled)
+    return groups, Spent.by(parts)
+
+
+def own_part(samples: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
+    """(prompt's index, those of its `samples` that this process takes), in order: equal parts of all of them."""
+    flat = [(i, sample) for i, row in enumerate(samples) for sample in row]
+    found: dict[int, list[int]] = {}
+    for n in parallel.part(len(flat)):
+        found.setdefault(flat[n][0], []).append(flat[n][1])
+    return list(found.items())
 
 
 def sample_rollouts(

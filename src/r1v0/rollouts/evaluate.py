@@ -7,15 +7,16 @@ from the records alone, whether they were sampled just now or read back from a f
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from r1v0.base.keys import key
 from r1v0.base.means import mean
 from r1v0.base.stats import accuracy_interval, majority_correct, paired_difference, pass_at_k, powers_up_to
 from r1v0.config import Config
+from r1v0.grpo import parallel
 from r1v0.models.loading import Policy
-from r1v0.rollouts.collect import sample_rollouts, sampling_settings
+from r1v0.rollouts.collect import own_part, sample_rollouts, sampling_settings
 from r1v0.runs.progress import Progress
 from r1v0.runs.written import Answer, by_problem
 from r1v0.tasks.grading.pool import Verifier
@@ -34,9 +35,10 @@ def answer_problems(
     known: Sequence[Answer] = (),
     keep: Callable[[Answer], None] = lambda answer: None,
 ) -> list[Answer]:
-    """`eval.samples` graded answers to each problem, in order; those that are `known` are not sampled again.
+    """`eval.samples` graded answers to each problem, in order, of all processes; those that are `known` are not sampled
+    again.
 
-    `keep` gets each new answer as it is graded. `check` may raise Interrupted between two decoding steps: answers that
+    `keep` gets each new answer of this process as it is graded. `check` may raise Interrupted between two decoding steps: answers that
     have ended by then are graded and kept first.
     """
     limit = config.eval.max_new_tokens or config.sampling.max_new_tokens
@@ -46,20 +48,27 @@ def answer_problems(
     samples = {
         problem.id: [s for s in range(config.eval.samples) if (problem.id, s) not in answers] for problem in problems
     }
-    asked = [problem for problem in problems if samples[problem.id]]
-    prompts = make_prompts(config.prompt, asked, policy)
-    keys = [[key(config.seed, "eval", dataset, problem.id, s) for s in samples[problem.id]] for problem in asked]
-    standing = Standing(
-        f"evaluating {dataset} ({template}): answers", len(problems) * config.eval.samples, progress, check
-    )
+    own = [(problems[i], row) for i, row in own_part([samples[problem.id] for problem in problems])]
+    prompts = make_prompts(config.prompt, [problem for problem, _ in own], policy)
+    keys = [[key(config.seed, "eval", dataset, problem.id, s) for s in row] for problem, row in own]
+    total = len(known) + sum(len(row) for _, row in own)
+    standing = Standing(f"evaluating {dataset} ({template}): answers", total, progress, check)
     for answer in known:
         standing.add(answer)
-    for i, place, rollout in sample_rollouts(policy, prompts, keys, settings, verifier, standing.poll):
-        answer = _answer(dataset, template, samples[asked[i].id][place], rollout)
-        keep(answer)
-        standing.add(answer)
-        answers[answer.problem, answer.sample] = answer
-    standing.show()
+
+    def phase() -> list[Answer]:
+        found = []
+        for i, place, rollout in sample_rollouts(policy, prompts, keys, settings, verifier, standing.poll):
+            found.append(_answer(dataset, template, own[i][1][place], rollout))
+            keep(found[-1])
+            standing.add(found[-1])
+        standing.show()
+        return found
+
+    for part in parallel.each(
+        phase, lambda found: list(map(asdict, found)), lambda raw: [Answer(**row) for row in raw]
+    ):
+        answers |= {(answer.problem, answer.sample): answer for answer in part}
     return [answers[problem.id, s] for problem in problems for s in range(config.eval.samples)]
 
 

@@ -44,6 +44,16 @@ class RunLog:
         """One training step: keys of docs/metrics.md, `step` among them."""
         _append(self.folder / METRICS, row)
 
+    def append_step(self, row: Mapping[str, Any], rollouts: Iterable[Mapping[str, Any]]) -> None:
+        """One training step: its metrics and its rollouts."""
+        self.append_metrics(row)
+        self.write_rollouts(row["step"], rollouts)
+
+    def append_evaluation(self, rows: Sequence[Mapping[str, Any]], answers: Iterable[Mapping[str, Any]]) -> None:
+        """One evaluation: its answers, then a row for each dataset."""
+        self.write_answers(rows[0]["step"], answers)
+        self.append_evals(rows)
+
     def append_evals(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """One evaluation: a row for each dataset, written by one call. Rows that a crash left of the same one go."""
         path, steps = self.folder / EVALS, {row["step"] for row in rows}
@@ -65,30 +75,28 @@ class RunLog:
         """All answers of an evaluation, of every dataset, likewise. Those that were kept on the way go."""
         path = _write_records(self.folder / ANSWERS / f"{step_name(step)}.jsonl.gz", records)
         with writing(path):
-            self._part(step).unlink(missing_ok=True)
+            for part in self._parts(step):
+                part.unlink(missing_ok=True)
         return path
 
-    def keep_answer(self, step: int, record: Mapping[str, Any]) -> None:
+    def keep_answer(self, step: int, record: Mapping[str, Any], process: int = 0) -> None:
         """An answer of an evaluation that has not ended, so that it is not sampled again if the run is stopped
-        there."""
-        with writing(path := self._part(step)):
+        there. Each process of a run has a file of its own."""
+        name = f"{step_name(step)}.part{process or ''}.jsonl"
+        with writing(path := self.folder / ANSWERS / name):
             path.parent.mkdir(exist_ok=True)
         append_whole(path, json_line(record))
 
     def kept_answers(self, step: int) -> list[Any]:
         """The answers kept of an evaluation that was stopped; one that a crash tore is left out."""
-        try:
-            lines = list(reading.lines(self._part(step)))
-        except (OSError, reading.TooLarge):
-            return []
-        found = []
-        with suppress(ValueError, RecursionError):
-            found += [json.loads(line) for line in lines[:-1]]
-            found += [json.loads(line) for line in lines[-1:]]
+        found: list[Any] = []
+        for part in self._parts(step):
+            with suppress(OSError, ValueError, RecursionError):  # TooLarge is a ValueError
+                found.extend(json.loads(line) for line in reading.lines(part))  # up to a torn one
         return found
 
-    def _part(self, step: int) -> Path:
-        return self.folder / ANSWERS / f"{step_name(step)}.part.jsonl"
+    def _parts(self, step: int) -> list[Path]:
+        return sorted((self.folder / ANSWERS).glob(f"{step_name(step)}.part*.jsonl"))
 
     def truncate_after(self, step: int) -> None:
         """Forget all that was logged after `step`. May be repeated; raises UserError before it changes anything."""
@@ -101,7 +109,7 @@ class RunLog:
                 _write(self.folder / name, b"".join(map(json_line, rows)))
         files = [path for name in (ROLLOUTS, ANSWERS) for path in (self.folder / name).glob("step-*.jsonl*")]
         for path in files:
-            found = step_of(path.name.removesuffix(".jsonl.gz").removesuffix(".part.jsonl"))
+            found = step_of(path.name.partition(".")[0])
             if found is not None and found > step:
                 with writing(path):
                     path.unlink()

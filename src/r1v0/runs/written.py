@@ -123,9 +123,22 @@ def evaluation_answers(out: Path) -> list[Answer]:
         raise UserError(
             f"{out} holds no evaluation (no {runlog.EVAL_PLAN}): give a folder that `{typed('eval', '--out')}` wrote"
         )
-    path = out / EVALUATION_ANSWERS
+    return [answer for path in kept_answers(out) if path.exists() for answer in _answers(path)]
+
+
+def kept_by(out: Path, process: int) -> Path:
+    """Where this process of an evaluation keeps its answers: the first one where all stand in the end."""
+    return out / (f"answers-{process}.jsonl" if process else EVALUATION_ANSWERS)
+
+
+def kept_answers(out: Path) -> list[Path]:
+    """The first process's file, whether it is there or not, and those of the others that are."""
+    return [out / EVALUATION_ANSWERS, *sorted(out.glob("answers-*.jsonl"))]
+
+
+def _answers(path: Path) -> list[Answer]:
     try:
-        lines = list(reading.lines(path)) if path.exists() else []
+        lines = list(reading.lines(path))
     except (OSError, reading.TooLarge) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path} cannot be read ({reason}): expected a file of graded answers") from None

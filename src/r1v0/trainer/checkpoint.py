@@ -16,13 +16,14 @@ import errno
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from r1v0.base.errors import UserError
 from r1v0.base.notes import Note, to_stderr
@@ -67,18 +68,18 @@ class TrainerState:
 def save_checkpoint(
     run: Path,
     policy: Policy,
-    optimizer: Optimizer,
+    tensors: Mapping[str, Tensor],
     state: TrainerState,
     config: Config,
     step: StepInProgress | None = None,
 ) -> Path:
     """Write checkpoints/step-NNNNN, or with a half-done step step-NNNNN.UU. What has that name already is replaced.
+    `tensors` are the optimizer's state.
 
     Raises UserError if it cannot be written; whatever was there before is then as it was.
     """
     final = run / CHECKPOINTS / checkpoint_name(state.step, len(step.done) if step else None)
     aside = final.with_name(f".{final.name}.writing")
-    tensors = optimizer.state_tensors()
     parameters = policy.model.parameters()
     need_room(final, sum(tensor.numel() * tensor.element_size() for tensor in (*tensors.values(), *parameters)))
     try:

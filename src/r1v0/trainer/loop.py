@@ -16,6 +16,7 @@ from r1v0.base.errors import Interrupted
 from r1v0.base.interrupts import stoppable
 from r1v0.base.means import mean
 from r1v0.config import Config
+from r1v0.grpo import parallel
 from r1v0.grpo.step import Learner, StepInProgress, train_step
 from r1v0.models.device import peak_memory_gb
 from r1v0.models.loading import Policy
@@ -30,11 +31,12 @@ from r1v0.runs.runlog import RunLog
 from r1v0.runs.written import Answer, answers_at, parse_all
 from r1v0.tasks.datasets import Problems
 from r1v0.tasks.grading.pool import Verifier
-from r1v0.trainer.checkpoint import TrainerState, prune, restore, save_checkpoint
-from r1v0.trainer.metrics import rollout_records, step_row
+from r1v0.trainer.checkpoint import TrainerState, best_checkpoint, prune, restore, save_checkpoint
+from r1v0.trainer.metrics import costs, rollout_records, step_row
 from r1v0.trainer.policies import fresh
 from r1v0.trainer.probe import probe_memory
 from r1v0.trainer.recovery import Unhealthy, decide, save_batch, watch_of
+from r1v0.trainer.same import need_same_weights
 from r1v0.types import Group, Problem
 
 
@@ -72,7 +74,7 @@ class Trainer:
             self.watch = watch_of(config, log.folder)
             self.learner.budget.note = progress.note
             if self.state.step < config.steps:
-                probe_memory(self.learner, self.policy, self.problems)
+                parallel.together(lambda: probe_memory(self.learner, self.policy, self.problems))
             try:
                 while True:
                     if self.evaluation_is_due():
@@ -91,20 +93,17 @@ class Trainer:
         """One step: collect groups, update, write what it was. Stopped in between, it leaves `self.step`."""
         if self.step is None:
             self.step = self.collect()
-        step, training = self.step, time.perf_counter()
+        step, training, waited = self.step, time.perf_counter(), self.learner.wait_s
         self.learner.lr_scale = self.state.lr_scale
         train_step(self.learner, step, self.check)
         end = time.perf_counter()
+        waited = self.learner.wait_s - waited
+        own = end - training, end - step.began, peak_memory_gb(self.policy.device), waited
+        took = parallel.each(lambda: own)
         row = step_row(step.number, step.sampled, self.learner.metrics(step), {
-            **step.counted,
-            "time/sample_s": step.sample_s,
-            "time/verify_s": step.verify_s,
-            "time/train_s": end - training,
-            "time/step_s": end - step.began,
-            "memory/peak_gb": peak_memory_gb(self.policy.device),
+            **step.counted, **costs(step, took),
         })  # fmt: skip
-        self.log.append_metrics(row)
-        self.log.write_rollouts(step.number, rollout_records(step.sampled))
+        parallel.first(lambda: self.log.append_step(row, rollout_records(step.sampled)))
         self.state, self.step = replace(self.state, step=step.number, cursor=step.cursor), None
         self.progress.step(row)
         self.recover(row, step.groups)
@@ -120,10 +119,17 @@ class Trainer:
         """A checkpoint of where the run stands, unless there is one; then those go that are not to be kept."""
         name = checkpoint_name(self.state.step, len(self.step.done) if self.step else None)
         if self.saved is None or self.saved.name != name:
-            self.log.flush()  # a checkpoint says that its steps are logged
-            optimizer, folder = self.learner.optimizer, self.log.folder
-            self.saved = save_checkpoint(folder, self.policy, optimizer, self.state, self.config, self.step)
-            prune(folder, self.config, next(iter(self.evals), None), self.saved)
+            need_same_weights(self.policy.model, name)
+            tensors = self.learner.optimizer.state_tensors()
+
+            def written() -> Path:
+                self.log.flush()  # a checkpoint says that its steps are logged
+                folder = self.log.folder
+                saved = save_checkpoint(folder, self.policy, tensors, self.state, self.config, self.step)
+                prune(folder, self.config, next(iter(self.evals), None), saved)
+                return saved
+
+            self.saved = parallel.first(written, str, Path)
         return self.saved
 
     def recover(self, row: Row, groups: Sequence[Group]) -> None:
@@ -132,34 +138,40 @@ class Trainer:
         alarms = self.watch.add(row)
         if not alarms:
             return
-        decision = decide(
-            self.config, self.state, alarms, self.log.folder, next(iter(self.evals), ""), self.progress.note
-        )
-        if decision.back_to is not None:
-            restore(self.policy, self.learner.optimizer, decision.back_to)
+        decision = decide(self.config, self.state, alarms, self.best)
+        if (back_to := decision.back_to) is not None:
+            parallel.together(lambda: restore(self.policy, self.learner.optimizer, back_to))
             self.state = replace(self.state, lr_scale=decision.lr_scale, rollbacks=self.state.rollbacks + 1)
             self.watch.rolled_back()
-        self.log.append_health(decision.lines())
+        parallel.first(lambda: self.log.append_health(decision.lines()))
         for text in decision.notes(self.state.step):
             self.progress.note(text)
         if decision.fatal:
-            batch = save_batch(self.log.folder, self.state.step, groups, self.config)
+            folder, step = self.log.folder, self.state.step
+            batch = parallel.first(lambda: save_batch(folder, step, groups, self.config), str, Path)
             self.progress.note(f"the batch is in {batch}")
         if decision.action == "stop":
             raise Unhealthy(decision.ending(self.config, self.state, self.log.folder))
+
+    def best(self) -> Path | None:
+        """The checkpoint with the best accuracy on the first dataset of eval.on, as the first process finds it."""
+        folder, dataset, every = self.log.folder, next(iter(self.evals), ""), self.config.checkpoints.every
+        found = parallel.first(lambda: str(best_checkpoint(folder, dataset, self.progress.note, every) or ""))
+        return Path(found) if found else None
 
     def evaluation_is_due(self) -> bool:
         """Every `eval.every` steps, at the last one, and never twice: a resumed run may have it already."""
         step, config = self.state.step, self.config
         if not self.evals or self.step or (step % config.eval.every and step != config.steps):
             return False
-        return {row["dataset"] for row in read_evals(self.log.folder) if row["step"] == step} != set(self.evals)
+        rows = parallel.first(lambda: read_evals(self.log.folder))
+        return {row["dataset"] for row in rows if row["step"] == step} != set(self.evals)
 
     def evaluate(self) -> None:
         """Evaluate every dataset; their rows are written together. Gains are paired with the run's first evaluation."""
         step, log = self.state.step, self.log
-        first = answers_at(log.folder, 0)
-        kept = parse_all(Answer, log.kept_answers(step), f"{log.folder}/answers")
+        first = parallel.together(lambda: answers_at(log.folder, 0))
+        kept = parse_all(Answer, parallel.first(lambda: log.kept_answers(step)), f"{log.folder}/answers")
         policy = fresh(self.sampling, self.policy)
         rows: list[dict[str, Any]] = []
         answers: list[Answer] = []
@@ -168,7 +180,7 @@ class Trainer:
             known = [answer for answer in kept if answer.dataset == name]
             own = answer_problems(
                 policy, name, problems, self.config, self.graders[name], self.progress, self.check, known,
-                lambda answer: log.keep_answer(step, asdict(answer)),
+                lambda answer: log.keep_answer(step, asdict(answer), parallel.rank()),
             )  # fmt: skip
             since = gain([answer for answer in first if answer.dataset == name], own) if step else None
             measured = asdict(summarise(name, own)) | (asdict(since) if since else {})
@@ -179,6 +191,5 @@ class Trainer:
             limit = self.config.eval.max_new_tokens or self.config.sampling.max_new_tokens
             told = f"{cut:.0%} of the model's answers are cut off at {limit} tokens and score 0"
             self.progress.note(f"warning: {told}; raise sampling.max_new_tokens")
-        log.write_answers(step, map(asdict, answers))
-        log.append_evals(rows)
+        parallel.first(lambda: log.append_evaluation(rows, map(asdict, answers)))
         self.progress.evaluation(rows)

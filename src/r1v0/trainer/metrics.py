@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from r1v0.base.means import mean
+from r1v0.grpo.step import StepInProgress
 from r1v0.tasks.reflection import reflects
 from r1v0.types import Group
 
@@ -46,6 +47,21 @@ def step_row(
         "reflection/frac": mean(reflects(rollout.text) for rollout in rollouts),
     }
     return row | {name: value for name, value in policy.items() if name == "policy/kl"} | dict(extra)
+
+
+def costs(step: StepInProgress, took: Sequence[Sequence[float]]) -> dict[str, float]:
+    """The time/* and memory/* of a step; `took` are each process's seconds of training and of the step, most memory in
+    GB, and seconds of waiting for others' gradients."""
+    train, whole, memory, waits = zip(*took, strict=True)
+    found = {
+        "time/sample_s": step.sample_s,
+        "time/verify_s": step.verify_s,
+        "time/train_s": max(train),
+        "time/step_s": max(whole),
+        "memory/peak_gb": max(memory),
+    }
+    waited = {"time/sample_wait_s": step.wait_s, "time/train_wait_s": mean(waits)}
+    return found | (waited if len(took) > 1 else {})
 
 
 def rollout_records(groups: Sequence[Group]) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ from r1v0.grpo.batch import make_updates
 from r1v0.runs import records, runlog
 from r1v0.runs.health import Alarm, Watch, watch_rows
 from r1v0.runs.manifest import place
-from r1v0.trainer.checkpoint import TrainerState, as_os_error, best_checkpoint
+from r1v0.trainer.checkpoint import TrainerState, as_os_error
 from r1v0.trainer.metrics import rollout_records
 from r1v0.types import Group
 
@@ -95,22 +95,19 @@ def decide(
     config: Config,
     state: TrainerState,
     alarms: Sequence[Alarm],
-    folder: Path,
-    dataset: str,
-    note: Callable[[str], None],
+    best: Callable[[], Path | None],
 ) -> Decision:
-    """What to do about the alarms of the step that was logged last. `dataset` is what checkpoints are compared on;
-    `note` is told of damaged ones."""
+    """What to do about the alarms of the step that was logged last. `best` finds the checkpoint to go back to."""
     settings = config.health
     serious = [alarm for alarm in alarms if alarm.fatal or alarm.kind != "not_finite"]
     if not serious or (settings.action == "warn" and not any(alarm.fatal for alarm in serious)):
         return Decision(alarms, serious, "warn")
     if settings.action != "rollback" or state.rollbacks >= settings.max_rollbacks:
         return Decision(alarms, serious, "stop")
-    best = best_checkpoint(folder, dataset, note, config.checkpoints.every)
-    if best is None:
+    found = best()
+    if found is None:
         return Decision(alarms, serious, "stop")
-    return Decision(alarms, serious, "rollback", best, state.lr_scale * settings.rollback_lr)
+    return Decision(alarms, serious, "rollback", found, state.lr_scale * settings.rollback_lr)
 
 
 def save_batch(folder: Path, step: int, groups: Sequence[Group], config: Config) -> Path:

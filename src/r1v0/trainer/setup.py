@@ -4,6 +4,7 @@ from pathlib import Path
 
 from r1v0.base.notes import to_stderr
 from r1v0.config import Config
+from r1v0.grpo import parallel
 from r1v0.grpo.step import Learner
 from r1v0.models.device import choose_device, set_threads, settled
 from r1v0.models.loading import resolve_model
@@ -28,7 +29,9 @@ def prepare(config: Config, checkpoint: Path | None = None) -> Trainer:
     config = settled(config)
     device, dtype = choose_device(config)
     check_data(config.eval.on, config.data)
-    base = resolve_model(config.model)  # looked for before the rows are read: it is what a run is about
+    # Looked for before the rows are read: it is what a run is about. Of several processes the first one downloads it.
+    parallel.first(lambda: resolve_model(config.model), str, Path)
+    base = resolve_model(config.model)
     problems = load_problems(config.data, config.seed, config.eval.on)
     evals = {eval_name(spec): load_eval(spec, config.eval.max_problems) for spec in config.eval.on}
     first = {name: held_out[:FIRST] for name, held_out in evals.items()}

@@ -3,12 +3,15 @@
 import argparse
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 from r1v0 import config
 from r1v0.base.errors import Interrupted, UserError
+from r1v0.base.notes import launched, speaks
 from r1v0.jobs.arguments import Verb, config_options, path, settle
 from r1v0.runs import runlog
 from r1v0.runs.claim import claimed
+from r1v0.runs.progress import Progress
 
 
 def add(verb: Verb) -> None:
@@ -20,6 +23,12 @@ def add(verb: Verb) -> None:
     )
     train.add_argument(
         "--resume", type=path, metavar="DIR", help="go on with the run in this folder from its newest checkpoint"
+    )
+    train.add_argument(
+        "--requeue", action="store_true", help="go on if --out holds a run, else begin it: one command for restarts"
+    )
+    train.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="train in this many processes of this machine (torchrun)"
     )
     train.set_defaults(run=_train)
 
@@ -67,7 +76,16 @@ def add(verb: Verb) -> None:
     bench.set_defaults(run=_bench)
 
 
-def _train(arguments: argparse.Namespace) -> None:
+def _train(arguments: argparse.Namespace) -> int | None:
+    if arguments.requeue and (arguments.resume or not arguments.out):
+        raise UserError("--requeue goes on with the run in --out, or begins it there: give --out, and no --resume")
+    if arguments.processes < 1:
+        raise UserError(f"--processes is {arguments.processes}: expected at least 1")
+    settled = settle(arguments) if arguments.resume is None else None
+    if arguments.processes > 1 and launched() == 1:
+        from r1v0.jobs.launch import launch
+
+        return launch(arguments.processes)
     if arguments.resume is not None:
         if arguments.out or arguments.preset or arguments.config:
             raise UserError(
@@ -79,10 +97,14 @@ def _train(arguments: argparse.Namespace) -> None:
 
         train.resume(arguments.resume, arguments.set)
     else:
-        settled = settle(arguments)
+        assert settled is not None
         from r1v0.jobs import train
 
-        train.begin(settled, arguments.out, arguments.config.stem if arguments.config else settled.preset or "run")
+        if arguments.requeue:
+            train.requeue(settled, arguments.out, arguments.set)
+        else:
+            train.begin(settled, arguments.out, arguments.config.stem if arguments.config else settled.preset or "run")
+    return None
 
 
 def _eval(arguments: argparse.Namespace) -> None:
@@ -99,16 +121,20 @@ def _eval(arguments: argparse.Namespace) -> None:
     templates = arguments.template.split(",") if arguments.template else [settled.config.prompt.template]
     for template in templates:
         words_of(config.with_template(settled.config, template).prompt)
-    from r1v0.jobs.eval import measure  # imports torch
+    from r1v0.grpo import parallel  # imports torch
+    from r1v0.jobs.eval import measure
+    from r1v0.models.processes import processes
 
-    with ExitStack() as stack:
-        out = arguments.out or stack.enter_context(claimed("eval"))
-        progress = stack.enter_context(open_progress(figures=False))
+    with processes(), ExitStack() as stack:
+        out = arguments.out or parallel.first(lambda: stack.enter_context(claimed("eval")), str, Path)
+        progress = stack.enter_context(open_progress(figures=False) if speaks() else Progress())
         try:
             told, rows = measure(arguments.model, settled, templates, out, progress, arguments.against)
         except Interrupted:
             progress.note(f"stopped: the same command with  --out {out}  goes on with the answers that are there")
             raise
+    if not speaks():
+        return
     print("\n".join(told), evaluation_table(rows), sep="\n\n")
     figures = plot_groups({out.name: [out]}) if len(rows) > 1 else []
     print(f"answers{' and figures' if figures else ''}: {out}")
