@@ -221,7 +221,8 @@ def test_no_clock_decides_anything(whole: Path, tmp_path: Path, monkeypatch: pyt
 # Signals
 
 
-def test_the_first_signal_is_a_wish_and_the_second_an_order() -> None:
+def test_the_first_signal_is_a_wish_and_the_second_an_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "SAME_WISH", 0.0)
     before = signal.getsignal(signal.SIGTERM)
     for first in (signal.SIGINT, signal.SIGTERM):
         with interrupts.stoppable() as check:
@@ -232,6 +233,15 @@ def test_the_first_signal_is_a_wish_and_the_second_an_order() -> None:
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_comes_twice_at_once_is_one_wish() -> None:
+    """From the terminal and from torchrun."""
+    with interrupts.stoppable() as check:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            check()
 
 
 def test_a_second_signal_while_saving_loses_nothing_that_was_saved(

@@ -1,0 +1,140 @@
+"""Several processes at one run: one torchrun of three, and everything that it does held against one process."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from r1v0.grpo.parallel import each, first, part, size, together
+from r1v0.rollouts.exchange import Part, Spent, packed, unpacked
+from r1v0.runs.records import read_evals, read_health, read_metrics
+from r1v0.types import Completion, Score
+from tests.conftest import ROOT
+from tests.grpo.parallel_worker import MATRIX, run
+from tests.helpers import newest
+
+WORKER = ROOT / "tests" / "grpo" / "parallel_worker.py"
+COUNTS = ("tokens/sampled", "tokens/trained", "groups/sampled", "policy/skipped", "reward/mean", "length/mean")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that three processes filled."""
+    out = tmp_path_factory.mktemp("ranks")
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "3",
+        str(WORKER),
+        str(out),
+    ]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def seen(made: Path) -> list[dict[str, Any]]:
+    """What each process saw."""
+    return [json.loads((made / f"found-{rank}.json").read_text()) for rank in range(3)]
+
+
+def test_alone_there_is_no_exchange() -> None:
+    kept = object()
+    assert (size(), list(part(5))) == (1, [0, 1, 2, 3, 4])
+    assert each(lambda: kept) == [kept]
+    assert first(lambda: kept) is kept
+    assert together(lambda: kept) is kept
+
+
+def test_everybody_has_what_everybody_returned(seen: list[dict[str, Any]]) -> None:
+    for rank, one in enumerate(seen):
+        found = one["phases"]
+        assert found["each"] == [{"rank": r, "half": 0.1} for r in range(3)]
+        assert found["first"] == "of 0"
+        assert found["together"] == rank
+        assert found["parts"] == [[0, 1], [2, 3], [4, 5, 6]]
+        assert found["empty"] == [0, 5, 10]
+        assert found["sums"] == [[6.0] * 3, [3.0] * 4]
+
+
+def test_errors_and_wishes_to_stop_travel(seen: list[dict[str, Any]]) -> None:
+    found = [one["phases"] for one in seen]
+    assert [one["wrong"] for one in found] == [["UserError", "give another path"], *[["Told", "give another path"]] * 2]
+    assert [one["stop"] for one in found] == [["Interrupted", ""]] * 3
+    told = ["RuntimeError", "process 1 failed: ValueError: what"]
+    assert [one["broken"] for one in found] == [told, ["ValueError", "what"], told]
+
+
+def test_the_summed_gradient_is_that_of_one_process(seen: list[dict[str, Any]]) -> None:
+    for one in seen:
+        (many, counts), (few, some) = one["gradients"]
+        assert many < 1e-6
+        assert few < 1e-6
+        assert counts[2] >= 3 * counts[0]
+        assert 0 in some or sum(some) >= 3
+
+
+def test_a_fault_of_one_process_is_dealt_with_by_all(seen: list[dict[str, Any]]) -> None:
+    for one in seen:
+        found = one["faults"]
+        assert (found["skipped"], found["same"]) == (True, True)
+        assert found["memory"] < 1e-6
+        weights, start = found["told"]
+        assert "the weights of process 2 are not those of process 0 at step-00001" in weights
+        assert "process 2 of the run has another settings than process 0" in start
+    rolled = [one["rollback"] for one in seen]
+    assert rolled[0] == rolled[1] == rolled[2]
+    assert rolled[0][2] is True
+
+
+def test_a_rollback_is_logged_once(made: Path, seen: list[dict[str, Any]]) -> None:
+    back = [row for row in read_health(made / "rollback") if row["action"] == "rollback"]
+    assert len({row["step"] for row in back}) == seen[0]["rollback"][0]
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_three_processes_make_the_run_of_one(name: str, made: Path, tmp_path: Path) -> None:
+    if name == "8bit":
+        pytest.importorskip("bitsandbytes", reason="8-bit states need bitsandbytes (the 8bit extra)")
+    run(name, tmp_path / "one")
+    one, three = tmp_path / "one", made / name.replace(" ", "-")
+    for a, b in zip(read_metrics(one), read_metrics(three), strict=True):
+        assert {key: a[key] for key in COUNTS} == {key: b[key] for key in COUNTS}
+        assert a["policy/loss"] == pytest.approx(b["policy/loss"], rel=2e-6, abs=2e-7)
+        assert a["policy/grad_norm"] == pytest.approx(b["policy/grad_norm"], rel=1e-4)
+    texts = [[json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()] for path in rollouts(one)]
+    assert texts == [
+        [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()] for path in rollouts(three)
+    ]
+    timeless = [[{k: v for k, v in row.items() if k != "time_s"} for row in read_evals(path)] for path in (one, three)]
+    assert timeless[0] == timeless[1]
+    weights = [load_file(newest(path) / "model.safetensors") for path in (one, three)]
+    most = 1e-5 if name == "8bit" else 5e-6
+    assert max(float((weights[0][key].float() - weights[1][key].float()).abs().max()) for key in weights[0]) <= most
+
+
+def rollouts(run: Path) -> list[Path]:
+    return sorted((run / "rollouts").iterdir())
+
+
+def test_a_part_comes_back_as_it_was() -> None:
+    done = [(3, 1, Completion([5, 70000], [-0.5, -0.25], "length"), "a\n", Score(0.5, True, parts={"x": 1.0}))]
+    part = Part(done, 1.5, 0.25, {"verify/timeouts": 2})
+    assert asdict(unpacked(json.loads(json.dumps(packed(part))))) == asdict(part)
+
+
+def test_what_a_round_took_is_the_slowest_and_the_sum() -> None:
+    parts = [Part([], 3.0, 1.0, {"verify/timeouts": 1}), Part([], 1.0, 1.0, {"verify/timeouts": 2})]
+    assert Spent.by(parts) == Spent(3.0, 1.0, 1.0, {"verify/timeouts": 3})
