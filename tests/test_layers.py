@@ -42,7 +42,7 @@ TESTED_IN = {
     "grpo/test_budget": "grpo/memory_probe trainer/probe",
     "grpo/test_losses": "grpo/advantages types",
     "grpo/test_optimizer": "grpo/offload",
-    "grpo/test_parallel": "models/processes rollouts/exchange trainer/same",
+    "grpo/test_parallel": "grpo/shard models/processes rollouts/exchange trainer/same",
     "jobs/test_bench": (
         "jobs/bench/cases jobs/bench/own jobs/bench/table jobs/bench/timing jobs/bench/verb jobs/bench/workload"
     ),

@@ -37,6 +37,9 @@ MATRIX = {
     "rounded": ["sampling.dtype=bfloat16"],
     "recomputed": ["compute.checkpoint_activations=true"],
     "8bit": ["optimizer.moments=8bit"],
+    "shard": ["optimizer.shard=true"],
+    "shard, updates": ["optimizer.shard=true", "grpo.minibatches=3", "optimizer.weight_decay=0.1"],
+    "shard, bfloat16": ["optimizer.shard=true", "compute.dtype=bfloat16"],
     "one group of two": ["grpo.groups=1", "grpo.group_size=2"],
     "evaluation": ['eval.on=["countdown"]', "eval.max_problems=7", "eval.samples=2", "eval.every=1"],
 }
@@ -49,9 +52,9 @@ def settings(name: str) -> list[str]:
     return [*COMMON, *MATRIX[name]]
 
 
-def run(name: str, out: Path) -> None:
+def run(name: str, out: Path, *more: str) -> None:
     """Two steps of a run, as `r1v0 train` makes them."""
-    config = resolve("countdown", sets=settings(name))
+    config = resolve("countdown", sets=[*settings(name), *more])
     trainer = prepare(config)
     parallel.first(lambda: runlog.create(out, to_toml(config), {}) and None)
     trainer.run(runlog.RunLog(out), Progress())

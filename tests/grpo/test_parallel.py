@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from r1v0.base.errors import UserError
+from r1v0.config import resolve
 from r1v0.grpo.parallel import each, first, part, size, together
 from r1v0.rollouts.exchange import Part, Spent, packed, unpacked
 from r1v0.runs.records import read_evals, read_health, read_metrics
@@ -108,12 +111,15 @@ def test_a_rollback_is_logged_once(made: Path, seen: list[dict[str, Any]]) -> No
 def test_three_processes_make_the_run_of_one(name: str, made: Path, tmp_path: Path) -> None:
     if name == "8bit":
         pytest.importorskip("bitsandbytes", reason="8-bit states need bitsandbytes (the 8bit extra)")
-    run(name, tmp_path / "one")
+    run(name, tmp_path / "one", "optimizer.shard=false")
     one, three = tmp_path / "one", made / name.replace(" ", "-")
-    for a, b in zip(read_metrics(one), read_metrics(three), strict=True):
+    rounded = "compute.dtype=bfloat16" in MATRIX[name]  # where a sum over processes is rounded otherwise, tokens part
+    for a, b in list(zip(read_metrics(one), read_metrics(three), strict=True))[: 1 if rounded else None]:
         assert {key: a[key] for key in COUNTS} == {key: b[key] for key in COUNTS}
         assert a["policy/loss"] == pytest.approx(b["policy/loss"], rel=2e-6, abs=2e-7)
-        assert a["policy/grad_norm"] == pytest.approx(b["policy/grad_norm"], rel=1e-4)
+        assert a["policy/grad_norm"] == pytest.approx(b["policy/grad_norm"], rel=1e-2 if rounded else 1e-4)
+    if rounded:
+        return
     texts = [[json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()] for path in rollouts(one)]
     assert texts == [
         [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()] for path in rollouts(three)
@@ -138,3 +144,23 @@ def test_a_part_comes_back_as_it_was() -> None:
 def test_what_a_round_took_is_the_slowest_and_the_sum() -> None:
     parts = [Part([], 3.0, 1.0, {"verify/timeouts": 1}), Part([], 1.0, 1.0, {"verify/timeouts": 2})]
     assert Spent.by(parts) == Spent(3.0, 1.0, 1.0, {"verify/timeouts": 3})
+
+
+@pytest.mark.parametrize("name", ["shard", "shard, bfloat16"])
+def test_a_sharded_checkpoint_is_what_one_process_writes(name: str, made: Path, tmp_path: Path) -> None:
+    run(name, tmp_path / "one", "optimizer.shard=false", "steps=1")
+    run(name, tmp_path / "alone", "steps=1")
+    one, alone = (load_file(newest(tmp_path / folder) / "trainer/optimizer.safetensors") for folder in ("one", "alone"))
+    assert one.keys() == alone.keys()
+    assert all(torch.equal(one[key], alone[key]) for key in one)
+    three = load_file(newest(made / name.replace(" ", "-")) / "trainer/optimizer.safetensors")
+    assert {key: (tensor.shape, tensor.dtype) for key, tensor in three.items()} == {
+        key: (tensor.shape, tensor.dtype) for key, tensor in one.items()
+    }
+    assert {int(tensor) for key, tensor in three.items() if key.startswith("step/")} == {2}
+
+
+def test_what_does_not_go_with_shards_is_refused() -> None:
+    for other in ("lora.rank=4", "optimizer.moments=8bit", "optimizer.offload=true"):
+        with pytest.raises(UserError, match=r"optimizer\.shard is true: expected false where"):
+            resolve("countdown", sets=["optimizer.shard=true", other])

@@ -17,11 +17,13 @@ MAY_CHANGE = (
     "threads",
     "eval.every",
     "optimizer.micro_batch_tokens",
+    "optimizer.shard",
     "reward.workers",
     "sampling.max_sequences",
     "health.action",
     "health.max_skipped",
     "health.max_rollbacks",
+    "health.ignore",
 )
 
 # Where a thing is may change, under the same name: a run and its data are moved to another folder or machine.
@@ -95,6 +97,10 @@ def validate(config: Config) -> None:
         "optimizer.moments",
         "float32 where optimizer.offload is set: offloaded, they take no GPU memory at all",
     )
+    if config.optimizer.shard:
+        need(not lora, "optimizer.shard", "false where lora.rank is set: adapters are small")
+        need(not eight_bit, "optimizer.shard", "false where optimizer.moments is 8bit: those are not divided")
+        need(not config.optimizer.offload, "optimizer.shard", "false where optimizer.offload is set: use one of them")
     names = [spec.partition("=")[0].strip() for spec in config.eval.on]
     need(len(set(names)) == len(names), "eval.on", "each dataset once")
     need(config.grpo.group_size >= 2, "grpo.group_size", "at least 2: a group of one has no advantage")

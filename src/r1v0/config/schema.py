@@ -122,6 +122,8 @@ class OptimizerConfig:
     moments: Literal["float32", "8bit"] = "float32"
     """the type of AdamW's moments; 8bit keeps them in a quarter of the memory (needs bitsandbytes), bfloat16 weights
     then without masters"""
+    shard: bool = False
+    """divide AdamW's moments and the master weights over the processes of a run (ZeRO-1)"""
     offload: bool = False
     """keep AdamW's moments and the master weights in CPU memory, and update them there: for a GPU that is too small"""
 

@@ -6,7 +6,7 @@ memory. By arithmetic, for 1.5 G weights: 0.3 s on a bus of 20 GB/s, and 0.3 s a
 (desktop) in memory; to and from the GPU, the states alone would take 1.7 s.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -30,9 +30,10 @@ class OffloadedOptimizer(Optimizer):
         staged = self.staging[: gradient.numel()].view(gradient.shape).copy_(gradient)
         return staged.to(torch.float32, copy=True)
 
-    def from_master(self, name: str) -> None:
-        master = self.masters[name]
-        self.parameters[name].copy_(self.staging[: master.numel()].view(master.shape).copy_(master))
+    def from_masters(self, names: Sequence[str]) -> None:
+        for name in names:
+            master = self.masters[name]
+            self.parameters[name].copy_(self.staging[: master.numel()].view(master.shape).copy_(master))
 
 
 def _staging(parameters: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:

@@ -8,12 +8,12 @@ is its own master. Weight decay is for matrices (Loshchilov & Hutter, arXiv 1711
 
 Memory, in bytes per weight of a bfloat16 model: 2 weight + 2 gradient + 4 master + 8 moments = 16. The float32
 copies of the gradients exist a bucket at a time, and the moments from the start: what is free before the first step
-stays free. A frozen weight has no gradient, master or moment. offload.py and eight_bit.py hold the same optimizer with
-less memory on the GPU.
+stays free. A frozen weight has no gradient, master or moment. offload.py, eight_bit.py and shard.py hold the same
+optimizer with less memory on the GPU.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -42,8 +42,8 @@ class Optimizer:
         }
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
-        decayed = [master for master in self.masters.values() if master.dim() == 2]
-        rest = [master for master in self.masters.values() if master.dim() != 2]
+        decayed = [master for name, master in self.masters.items() if self.parameters[name].dim() == 2]
+        rest = [master for name, master in self.masters.items() if self.parameters[name].dim() != 2]
         self.adamw = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
             lr=config.lr,
@@ -71,14 +71,18 @@ class Optimizer:
         for name, parameter in self.parameters.items():
             assert parameter.grad is not None
             gradients[name], parameter.grad = parameter.grad, None  # sampling needs their memory
-        sum_over_processes(list(gradients.values()))
-        norm = torch.linalg.vector_norm(
-            torch.stack([torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients.values()])
-        )
+        norm = self.sum(gradients)
         if not (sound and norm.isfinite()):
             return math.nan
         self.update(gradients, torch.clamp(self.config.grad_clip / (norm + 1e-6), max=1.0), lr)
         return float(norm)
+
+    def sum(self, gradients: dict[str, Tensor]) -> Tensor:
+        """Add up the gradients of all processes, in place; the norm of the sums."""
+        sum_over_processes(list(gradients.values()))
+        norms = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients.values()])
+        norm: Tensor = torch.linalg.vector_norm(norms)
+        return norm
 
     def update(self, gradients: dict[str, Tensor], scale: Tensor, lr: float) -> None:
         """AdamW's step from `gradients` x `scale`; each gradient is dropped when it has been used."""
@@ -93,8 +97,8 @@ class Optimizer:
                 master.grad.mul_(scale.to(master.device))
             self.adamw.step()
             for name in names:
-                self.from_master(name)
                 self.masters[name].grad = None
+            self.from_masters(names)
 
     def has_master(self, parameter: Tensor) -> bool:
         """Whether the parameter is updated by AdamW in float32."""
@@ -108,10 +112,11 @@ class Optimizer:
         """A gradient in float32, where its master is."""
         return gradient.float()
 
-    def from_master(self, name: str) -> None:
-        """The parameter becomes its rounded master."""
-        if self.masters[name] is not self.parameters[name]:
-            self.parameters[name].copy_(self.masters[name])
+    def from_masters(self, names: Sequence[str]) -> None:
+        """These parameters become their rounded masters."""
+        for name in names:
+            if self.masters[name] is not self.parameters[name]:
+                self.parameters[name].copy_(self.masters[name])
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that an exact resume needs, by name: AdamW's moments, its step count, and such weights as the
@@ -137,7 +142,7 @@ class Optimizer:
                 load_tensor(value, tensors[f"{key}/{name}"], f"{key} of {name}")
             if self.merged or master is not self.parameters[name]:
                 load_tensor(master, tensors[f"master/{name}"], f"master of {name}")
-                self.from_master(name)
+                self.from_masters([name])
 
     def _frozen_sums(self) -> Tensor:
         """The sum of each frozen parameter, [n] float64: enough to tell one model from another."""
@@ -153,6 +158,10 @@ def make_optimizer(
         from r1v0.grpo.eight_bit import EightBitOptimizer
 
         return EightBitOptimizer(model, config, dtype, seed)
+    if config.shard:
+        from r1v0.grpo.shard import ShardedOptimizer
+
+        return ShardedOptimizer(model, config, dtype)
     if config.offload:
         from r1v0.grpo.offload import OffloadedOptimizer
 

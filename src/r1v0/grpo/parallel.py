@@ -8,7 +8,6 @@ pickle; gradients are summed in float32 by the device's own backend (NCCL on GPU
 """
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -68,20 +67,6 @@ def each(
     if any("stop" in other for other in messages):
         raise Interrupted
     return [unpack(other["value"]) for other in messages]
-
-
-def waited(work: Callable[[], T], pack: Callable[[T], Any], unpack: Callable[[Any], T]) -> tuple[list[T], float]:
-    """What `each` returns, and the seconds that this process waited for the others."""
-    done: list[float] = []
-
-    def timed() -> T:
-        try:
-            return work()
-        finally:
-            done.append(time.perf_counter())
-
-    found = each(timed, pack, unpack)
-    return found, time.perf_counter() - done[0]
 
 
 def first(work: Callable[[], T], pack: Callable[[T], Any] = lambda x: x, unpack: Callable[[Any], T] = lambda x: x) -> T:

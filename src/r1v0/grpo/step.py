@@ -95,10 +95,12 @@ class Learner:
             return add(self, model, micro)
 
         def phase() -> UpdateReadings:
-            return UpdateReadings.of(self.budget.accumulate(own, self.model, self.optimizer.zero_grad, work))
+            found = UpdateReadings.of(self.budget.accumulate(own, self.model, self.optimizer.zero_grad, work))
+            self.wait_s -= time.perf_counter()
+            return found
 
-        parts, waited = parallel.waited(phase, asdict, lambda raw: UpdateReadings(**raw))
-        self.wait_s += waited
+        parts = parallel.each(phase, asdict, lambda raw: UpdateReadings(**raw))
+        self.wait_s += time.perf_counter()
         return UpdateReadings.joined(parts)
 
     def update(self, readings: UpdateReadings, lr: float, sound: bool) -> UpdateReadings:
