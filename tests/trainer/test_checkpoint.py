@@ -58,7 +58,7 @@ def original(trained: tuple[Policy, Optimizer], tmp_path_factory: pytest.TempPat
     """A run folder with one checkpoint."""
     run = tmp_path_factory.mktemp("original")
     (run / "config.toml").write_text(to_toml(CONFIG))
-    save_checkpoint(run, trained[0], trained[1].state_tensors(), TrainerState(3, 48), CONFIG)
+    save_checkpoint(run, *trained, TrainerState(3, 48), CONFIG)
     return run
 
 
@@ -286,21 +286,21 @@ def test_a_live_run_gets_back_what_it_was(run: Path, trained: tuple[Policy, Opti
 
 def test_saving_over_a_damaged_checkpoint_replaces_it(run: Path, trained: tuple[Policy, Optimizer]) -> None:
     (step(run) / "model.safetensors").write_bytes(b"")
-    assert save_checkpoint(run, trained[0], trained[1].state_tensors(), TrainerState(3, 48), CONFIG) == step(run)
+    assert save_checkpoint(run, *trained, TrainerState(3, 48), CONFIG) == step(run)
     assert damage(step(run)) is None
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00003"]
 
 
-@pytest.mark.parametrize("call", ["save", "save_file", "seal", "flush"])
+@pytest.mark.parametrize("call", ["save", "saved.write", "seal", "flush"])
 def test_a_write_that_fails_leaves_the_checkpoints_as_they_were(
     run: Path, trained: tuple[Policy, Optimizer], monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     def full(*_: Any, **__: Any) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, call, full)
+    monkeypatch.setattr(f"r1v0.trainer.checkpoint.{call}", full)
     with pytest.raises(UserError, match=r"step-00004 cannot be written \(No space left on device\): .+ free") as error:
-        save_checkpoint(run, trained[0], trained[1].state_tensors(), TrainerState(4, 64), CONFIG)
+        save_checkpoint(run, *trained, TrainerState(4, 64), CONFIG)
     assert "\n" not in str(error.value)
     monkeypatch.undo()
     assert newest(run).name in ("step-00003", "step-00004" if call == "flush" else "")
@@ -312,7 +312,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_it_is_written(
 ) -> None:
     monkeypatch.setattr(checkpoints, "free_bytes", lambda _: 1_000_000)
     with pytest.raises(UserError, match=r"it takes \d\.\d+ MB, 1 MB are free") as error:
-        save_checkpoint(run, trained[0], trained[1].state_tensors(), TrainerState(4, 64), CONFIG)
+        save_checkpoint(run, *trained, TrainerState(4, 64), CONFIG)
     assert "keep_last" in str(error.value)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00003"]
 
@@ -426,7 +426,7 @@ def test_a_step_that_was_stopped_half_way_comes_back_as_it_was(run: Path, traine
     done = [UpdateReadings([3, 4], [0.1, float("nan")], [1.0, 2.0], [1e-9, 0.0], [0, 1], [0.0, 0.0], 1 / 3)]
     useful = [sampled[2], sampled[0]][::-1]
     pending = StepInProgress(6, sampled, useful, 77, 1.5, 0.25, 0.5, {"verify/timeouts": 1}, done)
-    path = save_checkpoint(run, trained[0], trained[1].state_tensors(), TrainerState(3, 48), CONFIG, pending)
+    path = save_checkpoint(run, *trained, TrainerState(3, 48), CONFIG, pending)
     assert path.name == "step-00003.01"
     assert damage(path) is None
     assert NAME in json.loads((path / MANIFEST).read_text())["files"]
@@ -471,7 +471,7 @@ def test_a_kill_while_saving_leaves_the_checkpoints_before(
             for owner, name in ((os, "fsync"), (os, "replace"), (Path, "rename")):
                 patch.setattr(owner, name, killed_at(number, getattr(owner, name)))
             try:
-                save_checkpoint(run, trained[0], trained[1].state_tensors(), TrainerState(4, 64), CONFIG)
+                save_checkpoint(run, *trained, TrainerState(4, 64), CONFIG)
             except Killed:
                 pass
             else:

@@ -8,7 +8,7 @@ the new weights (all-gather, in the type of the model), some BUCKET numbers at a
 would write, whatever N was.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -17,6 +17,7 @@ from torch import Tensor
 from r1v0.config import OptimizerConfig
 from r1v0.grpo import parallel
 from r1v0.grpo.optimizer import Optimizer, load_tensor
+from r1v0.grpo.saved import Spec, in_order, spec_of
 from r1v0.models.sizes import buckets
 from r1v0.models.transformer import Transformer
 
@@ -49,20 +50,27 @@ class ShardedOptimizer(Optimizer):
         all_gathered([self.masters[name].to(self.parameters[name].dtype) for name in names], parameters)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """As one process has it, on the CPU, in the first process; the others, which must call it too, get nothing."""
-        found: dict[str, Tensor] = {}
-        for name, master in self.masters.items():
-            state = self.adamw.state[master]
-            whole = {f"{key}/{name}": state[key] for key in ("exp_avg", "exp_avg_sq")}
-            whole |= {} if self.exact else {f"master/{name}": master.detach()}
-            for key, piece in whole.items():
-                tensor = torch.empty_like(self.parameters[name], dtype=torch.float32)
-                all_gathered([piece], [tensor])
-                if parallel.rank() == 0:
-                    found[key] = tensor.cpu()
-            if parallel.rank() == 0:
-                found[f"step/{name}"] = state["step"]
-        return found
+        """As one process has it. All must call it."""
+        return {spec.name: tensor for spec, tensor in zip(self.state_specs(), self.state_stream(), strict=True)}
+
+    def state_specs(self) -> list[Spec]:
+        kinds = ("exp_avg", "exp_avg_sq") if self.exact else ("exp_avg", "exp_avg_sq", "master")
+        whole = [
+            Spec(f"{kind}/{name}", p.shape, torch.float32) for name, p in self.parameters.items() for kind in kinds
+        ]
+        return in_order([*whole, *(Spec(f"step/{name}", (), torch.float32) for name in self.parameters)])
+
+    def state_stream(self) -> Iterator[Tensor]:
+        for spec in self.state_specs():
+            kind, _, name = spec.name.partition("/")
+            master = self.masters[name]
+            held = master.detach() if kind == "master" else self.adamw.state[master][kind]
+            if kind == "step":
+                yield held
+                continue
+            whole = torch.empty(spec.shape, device=held.device)
+            all_gathered([held], [whole])
+            yield whole
 
     @torch.no_grad()
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -75,6 +83,15 @@ class ShardedOptimizer(Optimizer):
             load_tensor(master, _piece_of(saved, parameter), f"master of {name}")
             if not self.exact:
                 parameter.copy_(tensors[f"master/{name}"])
+
+
+def streamed(optimizer: Optimizer) -> tuple[list[Spec], Iterator[Tensor]]:
+    """What a checkpoint holds of an optimizer's state, one tensor at a time. All processes of a run must take all."""
+    if isinstance(optimizer, ShardedOptimizer):
+        return optimizer.state_specs(), optimizer.state_stream()
+    tensors = optimizer.state_tensors()
+    specs = in_order(spec_of(name, tensor) for name, tensor in tensors.items())
+    return specs, (tensors[spec.name] for spec in specs)
 
 
 def piece_size(numbers: int) -> int:

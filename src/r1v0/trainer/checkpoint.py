@@ -16,21 +16,21 @@ import errno
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from r1v0.base.errors import UserError
 from r1v0.base.notes import Note, to_stderr
 from r1v0.base.reading import read_json
 from r1v0.base.writing import amount_of, flush, free_bytes, writing
 from r1v0.config import Config, parse, to_toml
+from r1v0.grpo import parallel, saved
 from r1v0.grpo.optimizer import Optimizer
+from r1v0.grpo.shard import streamed
 from r1v0.grpo.step import StepInProgress
 from r1v0.models.loading import Policy, read_weights, save
 from r1v0.runs.manifest import (
@@ -68,34 +68,47 @@ class TrainerState:
 def save_checkpoint(
     run: Path,
     policy: Policy,
-    tensors: Mapping[str, Tensor],
+    optimizer: Optimizer,
     state: TrainerState,
     config: Config,
     step: StepInProgress | None = None,
 ) -> Path:
     """Write checkpoints/step-NNNNN, or with a half-done step step-NNNNN.UU. What has that name already is replaced.
-    `tensors` are the optimizer's state.
+    All processes of a run call it, and the first one writes.
 
     Raises UserError if it cannot be written; whatever was there before is then as it was.
     """
     final = run / CHECKPOINTS / checkpoint_name(state.step, len(step.done) if step else None)
     aside = final.with_name(f".{final.name}.writing")
-    parameters = policy.model.parameters()
-    need_room(final, sum(tensor.numel() * tensor.element_size() for tensor in (*tensors.values(), *parameters)))
-    try:
+    specs, tensors = streamed(optimizer)
+
+    def begin() -> None:
+        parameters = sum(p.numel() * p.element_size() for p in policy.model.parameters())
+        need_room(final, parameters + sum(spec.bytes for spec in specs))
         with writing(final), as_os_error():
             shutil.rmtree(aside, ignore_errors=True)
             (aside / TRAINER).mkdir(parents=True)
             save(policy, aside, metadata={"r1v0_step": str(state.step)})
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, aside / OPTIMIZER)
             if step:
                 write_step(aside, step)
             (aside / CONFIG).write_text(to_toml(config), encoding="utf-8")
             (aside / STATE).write_text(json.dumps({"format": FORMAT, **asdict(state)}) + "\n", encoding="utf-8")
+
+    def stream() -> None:
+        with writing(final):
+            saved.write(aside / OPTIMIZER if parallel.rank() == 0 else None, specs, tensors)
+
+    def end() -> None:
+        with writing(final):
             seal(aside)
             _remove(final)
             aside.rename(final)
             flush(final.parent)
+
+    try:
+        parallel.first(begin)
+        parallel.together(stream)
+        parallel.first(end)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return final
@@ -171,7 +184,7 @@ def load_optimizer(checkpoint: Path, optimizer: Optimizer) -> None:
     """Give the optimizer back the state it had. Raises UserError if it does not fit the model."""
     path = checkpoint / OPTIMIZER
     try:
-        optimizer.load_state_tensors(load_file(path))
+        optimizer.load_state_tensors(saved.Tensors(path))
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise UserError(
             f"{path} does not fit ({str(error)[:80]}): remove {checkpoint} to go on from an earlier checkpoint"

@@ -120,16 +120,10 @@ class Trainer:
         name = checkpoint_name(self.state.step, len(self.step.done) if self.step else None)
         if self.saved is None or self.saved.name != name:
             need_same_weights(self.policy.model, name)
-            tensors = self.learner.optimizer.state_tensors()
-
-            def written() -> Path:
-                self.log.flush()  # a checkpoint says that its steps are logged
-                folder = self.log.folder
-                saved = save_checkpoint(folder, self.policy, tensors, self.state, self.config, self.step)
-                prune(folder, self.config, next(iter(self.evals), None), saved)
-                return saved
-
-            self.saved = parallel.first(written, str, Path)
+            parallel.first(self.log.flush)  # a checkpoint says that its steps are logged
+            folder, optimizer, dataset = self.log.folder, self.learner.optimizer, next(iter(self.evals), None)
+            self.saved = saved = save_checkpoint(folder, self.policy, optimizer, self.state, self.config, self.step)
+            parallel.first(lambda: prune(folder, self.config, dataset, saved))
         return self.saved
 
     def recover(self, row: Row, groups: Sequence[Group]) -> None:
