@@ -147,7 +147,7 @@ def test_other_failures_of_the_disk_are_named_too(run: Path, monkeypatch: pytest
     def refuse(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(checkpoint.saved, "write", refuse)
+    monkeypatch.setattr("r1v0.grpo.saved.write", refuse)
     with pytest.raises(UserError, match=rf"step-00002 cannot be written \({os.strerror(number)}\): fix"):
         begin(CONFIG, run, monkeypatch)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00001"]
