@@ -257,4 +257,5 @@ def _rows(line: Line, search: str, console: "Console", width: int) -> "list[Text
         text.highlight_regex(re.compile(re.escape(search), re.IGNORECASE), "black on yellow")
     room = max(1, width - len(line.head))
     found = text.wrap(console, room, tab_size=8) or [Text()]
-    return [Text(line.head if i == 0 else " " * len(line.head), "dim") + row for i, row in enumerate(found)]
+    heads = [line.head, *[" " * len(line.head)] * (len(found) - 1)]
+    return [Text.assemble((head, "dim"), row) for head, row in zip(heads, found, strict=True)]
