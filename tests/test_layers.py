@@ -48,6 +48,7 @@ TESTED_IN = {
     ),
     "jobs/test_doctor": "jobs/doctor/checks jobs/doctor/hacking jobs/doctor/operations jobs/doctor/record",
     "jobs/test_eval": "rollouts/evaluate",
+    "jobs/test_read": "jobs/read/keys jobs/read/screen jobs/read/shelf",
     "jobs/test_plan": "jobs/plan/cost jobs/plan/report",
     "jobs/test_plan_memory": "jobs/plan/memory jobs/plan/shapes",
     "models/test_attention": "models/kernels/block_attention",
@@ -281,6 +282,7 @@ CALL = "from r1v0.cli import main\ntry:\n    main({})\nexcept SystemExit:\n    p
         CALL.format(["presets"]),
         CALL.format(["plan", "--card", "a100"]),
         CALL.format(["doctor", "nowhere"]),
+        CALL.format(["read", "nowhere"]),
         CALL.format(["train", "--set", "grpo.group_sise=3"]),
     ],
 )

@@ -88,6 +88,14 @@ def test_bytes_that_become_no_character_are_shown_at_the_end(page: Page) -> None
     assert "".join(pieces(page)) == f"a\ufffd\n{whole}\n"
 
 
+def test_what_could_steer_a_terminal_is_escaped(page: Page) -> None:
+    text = "a\x1b[2J\tb\nc"
+    feed(page, 0, ids(page, text))
+    page.end(0, text, " (wrong)")
+    page.end(1, "\r\u202e", "")
+    assert "".join(pieces(page)) == "a\\x1b[2J\tb\nc (wrong)\n\\r\\u202e\n"
+
+
 def test_a_pipe_gets_whole_lines(page: Page) -> None:
     page.whole_lines = True
     feed(page, 0, ids(page, TEXT))

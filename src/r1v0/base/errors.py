@@ -8,12 +8,14 @@ traceback.
 import difflib
 from collections.abc import Iterable
 
+from r1v0.base.shown import shown
+
 
 class UserError(Exception):
     """A mistake the user can fix. `str(error)` is one line, whatever it quotes."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in message))
+        super().__init__(shown(message))
 
 
 class Told(UserError):

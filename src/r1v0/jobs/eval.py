@@ -33,7 +33,7 @@ from r1v0.rollouts.gradable import FIRST, need_gradable, unreadable
 from r1v0.runs import runlog
 from r1v0.runs.progress import Progress
 from r1v0.runs.settings import Asked, Settled, asked
-from r1v0.runs.written import EVALUATION_ANSWERS, Answer, evaluation_answers, kept_answers, kept_by
+from r1v0.runs.written import EVALUATION_ANSWERS, Answer, evaluation_answers, kept_answers, kept_by, matching
 from r1v0.tasks.datasets import check as check_data
 from r1v0.tasks.datasets import eval_name, load_eval
 from r1v0.tasks.prompts import make_prompts
@@ -95,7 +95,7 @@ def measure(
             own = [answer for answer in done if (answer.dataset, answer.template) == (name, template)]
             own = answer_problems(policy, name, evals[name], now, graders[name], progress, check, own, keep)
             answers += own
-            since = gain(_matching(before, name, template), own)
+            since = gain(matching(before, name, template), own)
             result = asdict(summarise(name, own)) | (asdict(since) if since else {})
             rows.append({"step": 0, "template": template} | result)
         parallel.first(lambda: _write(out, answers, rows))
@@ -161,11 +161,3 @@ def _open(out: Path, plan: dict[str, Any]) -> None:
 
 def _line(answer: Answer) -> bytes:
     return json.dumps(asdict(answer)).encode("ascii") + b"\n"
-
-
-def _matching(answers: Sequence[Answer], dataset: str, template: str) -> list[Answer]:
-    """The dataset's answers under the same template, or under the only one there is."""
-    of_dataset = [answer for answer in answers if answer.dataset == dataset]
-    templates = {answer.template for answer in of_dataset}
-    wanted = template if template in templates or len(templates) != 1 else templates.pop()
-    return [answer for answer in of_dataset if answer.template == wanted]

@@ -17,6 +17,7 @@ from typing import TextIO
 
 from r1v0.base.errors import UserError
 from r1v0.base.keys import key
+from r1v0.base.shown import shown
 from r1v0.config import Config, RewardConfig
 from r1v0.models.device import choose_sampling, set_threads
 from r1v0.models.loading import Policy, load, resolve_model
@@ -29,6 +30,8 @@ from r1v0.tasks.problems import normal
 from r1v0.tasks.prompts import make_prompts
 from r1v0.types import Problem, Score
 
+SAFE = "\n\t"
+"""What a terminal may get of a model beside characters that print."""
 REDRAW_S = 0.05
 """Seconds between two looks at the tokens: to decode them costs more the more there are."""
 
@@ -143,7 +146,7 @@ class Page:
         while self.at in self.ended:
             text, remark = self.ended.pop(self.at)
             rest = text.removeprefix(self.shown) if text.startswith(self.shown) else f"\n{text}"
-            self.out.write(f"{rest}{remark}\n")
+            self.out.write(shown(rest, keep=SAFE) + f"{remark}\n")
             self.out.flush()
             self.tokens.pop(self.at, None)
             self.at, self.shown = self.at + 1, ""
@@ -156,6 +159,6 @@ class Page:
         if self.whole_lines:
             text = text[: text.rfind("\n") + 1]
         if text.startswith(self.shown) and text != self.shown:
-            self.out.write(text[len(self.shown) :])
+            self.out.write(shown(text[len(self.shown) :], keep=SAFE))
             self.out.flush()
             self.shown = text

@@ -28,6 +28,7 @@ from r1v0.report.status import (
     rates,
     sparkline,
 )
+from r1v0.report.texts import closing_texts
 from r1v0.runs.progress import Progress
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Live(Progress):
 
     def finish(self, summary: Mapping[str, object]) -> None:
         self.close()
-        for line in closing_lines(self.status, summary, "→"):
+        for line in closing_lines(self.status, summary, "→", closing_texts(self.status), self.console.width):
             self._print(line)
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from r1v0.base.shown import fitting
 from r1v0.report.figures import plot
 from r1v0.report.status import (
     Row,
@@ -29,6 +30,7 @@ from r1v0.report.status import (
     phase_text,
     share,
 )
+from r1v0.report.texts import closing_texts
 from r1v0.runs.progress import Progress
 from r1v0.runs.runlog import FIGURES
 
@@ -43,6 +45,8 @@ PATIENCE = 50
 """seconds of run for each second of drawing"""
 FIRST = 5.0
 """seconds of run before the first drawing"""
+WIDTH = 100
+"""columns of a text in plain lines, which know no terminal"""
 
 
 def open_progress(stream: TextIO | None = None, figures: bool = True) -> Progress:
@@ -70,7 +74,7 @@ def give_memory_back() -> None:
 
 
 class Plain(Progress):
-    """One line a step and one an evaluation, ASCII only."""
+    """One line a step and one an evaluation, in ASCII; a model's words in what the stream can write."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -128,8 +132,8 @@ class Plain(Progress):
 
     def finish(self, summary: Mapping[str, object]) -> None:
         self.close()
-        for line in closing_lines(self.status, summary, "->"):
-            self._say(line)
+        for line in closing_lines(self.status, summary, "->", closing_texts(self.status), WIDTH):
+            self._say(fitting(line, self.stream))
 
     def close(self) -> None:
         self.status.end()

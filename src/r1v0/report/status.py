@@ -4,6 +4,7 @@ Decides: time left comes from the last twenty steps, evaluations between them in
 responses do. A resumed run's curves begin where the run began: they are read back from its folder.
 """
 
+import textwrap
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r1v0.base.command import typed
 from r1v0.runs import records, runlog
 
 if TYPE_CHECKING:
@@ -211,8 +213,11 @@ def phase_pieces(phase: Phase) -> list[str]:
     ]
 
 
-def closing_lines(status: Status, summary: Mapping[str, object], arrow: str) -> list[str]:
-    """The end of a job: what changed from the first evaluation to the last, and what `summary` names."""
+def closing_lines(
+    status: Status, summary: Mapping[str, object], arrow: str, texts: Mapping[str, str], width: int
+) -> list[str]:
+    """The end of a job: what changed from the first evaluation to the last, what `summary` names, and `texts` folded
+    to lines of at most `width`."""
     pairs: list[tuple[str, str]] = []
     if status.started is not None:
         pairs.append(("steps", f"{status.step} of {status.total}, {clock(status.elapsed)} in this session"))
@@ -222,7 +227,12 @@ def closing_lines(status: Status, summary: Mapping[str, object], arrow: str) -> 
             pairs.append((name, f"{share(number(rows[0].get('accuracy')))} {arrow} {accuracy(rows[-1])}, "
                                 f"length {amount(length[0])} {arrow} {amount(length[1])} tokens"))  # fmt: skip
     pairs += [(name, str(value)) for name, value in summary.items()]
-    wide = max((len(name) for name, _ in pairs), default=0)
+    if texts:
+        pairs.append(("answers", typed("read", status.out)))
+    wide = max((len(name) for name in [*dict(pairs), *texts]), default=0)
+    for name, text in texts.items():
+        folded = textwrap.wrap(text, max(30, width - wide - 2), break_on_hyphens=False) or [""]
+        pairs += zip([name, *[""] * (len(folded) - 1)], folded, strict=True)
     return [f"{name:<{wide}}  {text}" for name, text in pairs]
 
 

@@ -162,6 +162,14 @@ def by_problem(answers: Sequence[Answer]) -> dict[str, list[Answer]]:
     return found
 
 
+def matching(answers: Sequence[Answer], dataset: str, template: str) -> list[Answer]:
+    """The dataset's answers under the same template, or under the only one there is."""
+    of_dataset = [answer for answer in answers if answer.dataset == dataset]
+    templates = {answer.template for answer in of_dataset}
+    wanted = template if template in templates or len(templates) != 1 else templates.pop()
+    return [answer for answer in of_dataset if answer.template == wanted]
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A text, with what was written to the same problem and sample `before`, if anything was."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from r1v0.base.shown import shown
 from r1v0.jobs.doctor.checks import LEARNING, Finding
 from r1v0.jobs.doctor.hacking import HACKING
 from r1v0.jobs.doctor.operations import OPERATIONS
@@ -45,7 +46,7 @@ def lines_of(finding: Finding, topics: int, width: int) -> list[str]:
     """A finding in lines of at most `width` columns, its topic in `topics` of them."""
     start = f"  {finding.mark:<8} {finding.topic:<{topics}}  "
     body = textwrap.wrap(
-        _plain(finding.text), max(30, width - len(start)), break_long_words=False, break_on_hyphens=False
+        shown(finding.text), max(30, width - len(start)), break_long_words=False, break_on_hyphens=False
     )
     return [start + body[0], *(" " * len(start) + line for line in body[1:])]
 
@@ -54,8 +55,3 @@ def as_json(found: Sequence[tuple[Path, Sequence[Finding]]]) -> str:
     """The findings of several runs as a JSON array of {"run", "findings"}."""
     runs = [{"run": str(folder), "findings": [asdict(finding) for finding in findings]} for folder, findings in found]
     return json.dumps(runs, indent=2)
-
-
-def _plain(text: str) -> str:
-    """A run's own words (a dataset's name, say) may hold anything; a terminal gets printable characters only."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

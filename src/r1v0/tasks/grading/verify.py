@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from r1v0.base.command import typed
 from r1v0.base.errors import UserError
+from r1v0.base.shown import shown
 from r1v0.config import RewardConfig
 from r1v0.tasks.grading.pool import Verifier
 from r1v0.tasks.math import extract, latex
@@ -203,4 +204,4 @@ def _shown(text: str | None) -> str:
     if not text:
         return "empty"
     cut = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in cut)
+    return shown(cut)
