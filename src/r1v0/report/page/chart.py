@@ -14,7 +14,7 @@ from r1v0.report.scale import Scale, push_apart, scale_of, step_ticks, value_tex
 from r1v0.report.series import Entry, Points
 
 WIDTH, HEIGHT = 400, 216
-LEFT, RIGHT, TOP, BOTTOM = 62, 316, 12, 180
+LEFT, RIGHT, TOP, BOTTOM = 62, 290, 12, 180
 """the borders of the axes; beside them stand the ticks, and the last values"""
 FRAME = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
 MOST_POINTS = 1200

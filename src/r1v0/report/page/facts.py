@@ -186,9 +186,15 @@ def _machine(env: Row) -> str:
 def _version(env: Row) -> str:
     packages = env.get("packages")
     torch = packages.get("torch") if isinstance(packages, dict) else None
-    parts = [f"r1v0 {_word(env.get('r1v0'))}", f"commit {_word(env.get('git_commit'))}"]
+    parts = [f"r1v0 {_word(env.get('r1v0'))}", f"commit {_commit(env.get('git_commit'))}"]
     parts += [f"torch {_word(torch)}", f"Python {_word(env.get('python'))}"]
     return ", ".join(part for part in parts if not part.endswith(" -")) or "-"
+
+
+def _commit(value: Any) -> str:
+    """Twelve digits of a commit, and the + of one with changes."""
+    word = _word(value)
+    return word[:12] + ("+" if len(word) > 12 and word.endswith("+") else "")
 
 
 def _command(words: Any) -> str:

@@ -114,9 +114,7 @@ def _charts(entries: Sequence[Entry]) -> list[Group]:
     panels = {
         "Accuracy, length, reward": figures.CURVES,
         "Each dataset": figures.measured(entries),
-        "Length and reflection": (*figures.LENGTH, *figures.WORDS),
-        "Health": figures.HEALTH,
-        "Time and tokens": TIME,
+        "Length, reflection, health, time": (*figures.LENGTH, *figures.WORDS, *figures.HEALTH, *TIME),
     }
     groups = [
         Group(name, [chart_of(panel, entries) for panel in with_data(row, entries)]) for name, row in panels.items()

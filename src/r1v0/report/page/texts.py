@@ -104,7 +104,7 @@ def _held_out(run: int, folder: Path, room: int) -> tuple[list[Item], list[str]]
         grouped.setdefault((pair.after.dataset, pair.after.problem), []).append(pair)
     items = [_item(run, "held out", last, first if before else None, found) for found in grouped.values()]
     chosen = fitting(items, room)
-    return chosen, [f"{len(chosen):,} of {len(items):,} held-out problems, the whole in {runlog.ANSWERS}/"]
+    return chosen, [_told(len(chosen), len(items), "held-out problems", runlog.ANSWERS)]
 
 
 def _training(run: int, folder: Path, room: int) -> tuple[list[Item], list[str]]:
@@ -125,9 +125,16 @@ def _training(run: int, folder: Path, room: int) -> tuple[list[Item], list[str]]
     if not steps:
         return [], []
     count = sum(len(item["texts"]) for item in items)
-    of = "" if len(read) == len(steps) else f" of {len(steps):,}"
-    told = f"{count:,} of {there:,} rollouts from {len(read)}{of} training steps, the whole in {runlog.ROLLOUTS}/"
-    return items, [told, *problems]
+    of = f"rollouts of all {len(steps):,} training steps"
+    if len(read) < len(steps):
+        of = f"rollouts of {len(read)} training steps chosen evenly from {len(steps):,}"
+    return items, [_told(count, there, of, runlog.ROLLOUTS), *problems]
+
+
+def _told(shown: int, there: int, what: str, folder: str) -> str:
+    if shown == there:
+        return f"all {there:,} {what}"
+    return f"{shown:,} of the {there:,} {what}, chosen evenly to fit on this page (the rest is in {folder}/)"
 
 
 def _groups(run: int, step: int, found: Sequence[TrainingRollout], room: int) -> list[Item]:
