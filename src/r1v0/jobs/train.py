@@ -16,6 +16,7 @@ from r1v0.base.command import typed
 from r1v0.base.errors import Interrupted, UserError
 from r1v0.base.lock import hold
 from r1v0.base.notes import to_stderr
+from r1v0.jobs import report
 from r1v0.jobs.plan import make_plan
 from r1v0.jobs.plan.cost import find_card
 from r1v0.jobs.plan.report import in_a_line
@@ -109,7 +110,7 @@ def about(trainer: Trainer, files: dict[str, dict[str, str]]) -> dict[str, objec
 
 def watch(trainer: Trainer, log: runlog.RunLog, line: str) -> None:
     """Train, and tell whoever watches; `line` says with which settings."""
-    with open_progress() as progress:
+    with open_progress(page=report.write) as progress:
         progress.note(line)
         if told := foretold(trainer):
             progress.note(told)

@@ -77,7 +77,9 @@ def title_of(panel: Panel) -> str:
 
 def last_step(entries: Sequence[Entry]) -> int:
     """The last step that any of the runs has logged."""
-    return max((row["step"] for entry in entries for run in entry.runs for row in (*run.metrics, *run.evals)), default=0)
+    return max(
+        (row["step"] for entry in entries for run in entry.runs for row in (*run.metrics, *run.evals)), default=0
+    )
 
 
 def lines_of(panel: Panel, entries: Sequence[Entry]) -> list[Shown]:

@@ -7,6 +7,7 @@ none.
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,16 @@ def facts_of(name: str, folder: Path, run: Run) -> Facts:
     )
 
 
+def together(runs: Sequence[Facts]) -> list[tuple[str, str, list[str]]]:
+    """The changed settings of several runs side by side: key, usual value, each run's. Empty where there is one run
+    only, or where they are not compared with the same preset."""
+    if len(runs) < 2 or len({run.against for run in runs}) > 1:
+        return []
+    usual = {changed.key: changed.usual for run in runs for changed in run.changed}
+    own = [{changed.key: changed.own for changed in run.changed} for run in runs]
+    return [(key, value, [changes.get(key, value) for changes in own]) for key, value in usual.items()]
+
+
 def evaluations(run: Run) -> list[dict[str, str]]:
     """The rows of the table of evaluations, a column each by its name, in the order of steps; of very many an even
     choice. Columns are the same in all rows."""
@@ -123,12 +134,12 @@ def _cells(row: Row, k: int) -> dict[str, str]:
     def percent(key: str) -> str:
         return share(number(row.get(key)))
 
-    gain = [number(row.get(key)) for key in ("gain", "gain_low", "gain_high")]
+    gain = [value for key in ("gain", "gain_low", "gain_high") if (value := number(row.get(key))) is not None]
     cells = {
         "step": f"{row['step']:,}",
         "dataset": _clipped(str(row.get("dataset"))),
         "accuracy, 95 %": accuracy(row) + other_reading(row),
-        "gain, 95 %": "-" if None in gain else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gain),
+        "gain, 95 %": "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gain) if len(gain) == 3 else "-",
         "strict": percent("strict_accuracy"),
     }
     if k > 1:
@@ -154,10 +165,8 @@ def _changes(text: str, config: Config) -> tuple[str, list[Changed]]:
     labels = [where.split() for where in configs.origins_in(text, config).values() if where.startswith("preset ")]
     usual, against = Config(), "the built-in defaults"
     if labels and len(labels[0]) > 1:
-        try:
+        with suppress(UserError):  # a preset of another version
             usual, against = configs.resolve(labels[0][1]), f"the preset {labels[0][1]}"
-        except UserError:  # of another version
-            pass
     found = configs.differences(usual, config)
     return against, [Changed(key, _value(a), _value(b)) for key, (a, b) in found.items()]
 

@@ -23,6 +23,7 @@ from r1v0.report.page.texts import NAMES, Texts, inline_json, texts_of
 from r1v0.report.panels import Line, Panel, with_data
 from r1v0.report.scale import Scale
 from r1v0.report.series import Entry, Points, Run, datasets, load
+from r1v0.report.status import share
 from r1v0.report.style import BLUE, ORANGE, look
 from r1v0.runs import runlog
 
@@ -54,7 +55,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Spent:
-    """Where an entry's seconds went: (stage, colour, left, width, text), the first of a bar of width 100."""
+    """Where an entry's seconds went: (stage, colour, left, width, text), in hundredths of the longest entry's bar."""
 
     label: str
     total: str
@@ -73,18 +74,22 @@ def report(groups: Mapping[str, Sequence[Path]], findings: Mapping[Path, Sequenc
         for folder, run in zip(folders, entry.runs, strict=True)
     ]
     charts = _charts(entries)
+    told = [facts.facts_of(name, folder, run) for name, folder, run in runs]
     shown: dict[str, Any] = {
         "title": ", ".join(groups) if len(groups) < 4 else f"{len(groups)} runs compared",
-        "runs": [facts.facts_of(name, folder, run) for name, folder, run in runs],
+        "runs": told,
         "legend": _legend(entries),
         "groups": charts,
-        "hover": inline_json({"frame": FRAME, "charts": [_read_off(chart) for group in charts for chart in group.charts]}),
+        "hover": inline_json(
+            {"frame": FRAME, "charts": [_read_off(chart) for group in charts for chart in group.charts]}
+        ),
         "tables": [(name, facts.evaluations(run), facts.left_out(run)) for name, _, run in runs if run.evals],
         "gains": [
             (name, data, *facts.change(run, data)) for data in datasets(entries) for name, _, run in runs if run.evals
         ],
         "findings": [(name, findings[folder]) for name, folder, _ in runs if findings.get(folder)],
-        "spent": [_spent(entry) for entry in entries if any(run.train("time/step_s") for run in entry.runs)],
+        "spent": _spent(entries),
+        "together": facts.together(told),
         "filters": NAMES,
     }
     bare = _page("report.html.jinja", **shown, notes=[], texts=_payload([], []), script="page.js")
@@ -134,17 +139,23 @@ def _legend(entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
     return found if len(entries) > 1 else []
 
 
-def _spent(entry: Entry) -> Spent:
-    each = [compute.totals(run) for run in entry.runs]
-    mean = {stage: sum(total[stage] for total in each) / len(each) for stage in compute.STAGES}
-    whole = sum(mean.values()) or 1.0
-    parts, left = [], 0.0
-    for stage, seconds in mean.items():
-        if seconds > 0:
-            wide = 100 * seconds / whole
-            parts.append((stage, STAGES[stage], round(left, 2), round(wide, 2), compute.duration(seconds)))
-            left += wide
-    return Spent(entry.label, compute.duration(sum(mean.values())), parts)
+def _spent(entries: Sequence[Entry]) -> list[Spent]:
+    """Of each entry with steps, the mean of its runs."""
+    entries = [entry for entry in entries if any(run.train("time/step_s") for run in entry.runs)]
+    each = [[compute.totals(run) for run in entry.runs] for entry in entries]
+    means = [{stage: sum(total[stage] for total in totals) / len(totals) for stage in STAGES} for totals in each]
+    longest = max((sum(mean.values()) for mean in means), default=0.0) or 1.0
+    found = []
+    for entry, mean in zip(entries, means, strict=True):
+        whole, left = sum(mean.values()), 0.0
+        parts = []
+        for stage, seconds in mean.items():
+            if seconds > 0:
+                text = f"{compute.duration(seconds)} ({share(seconds / whole)})"
+                parts.append((stage, STAGES[stage], round(left, 2), round(100 * seconds / longest, 2), text))
+                left += 100 * seconds / longest
+        found.append(Spent(entry.label, compute.duration(whole), parts))
+    return found
 
 
 def _index_row(folder: Path, run: Path) -> dict[str, Any]:
