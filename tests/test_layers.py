@@ -54,6 +54,7 @@ TESTED_IN = {
     "models/test_models": "models/families models/loading models/transformer",
     "models/test_triton_decode": "models/kernels/triton_layers",
     "report/test_figures": "report/bars report/compute report/panels report/series report/style",
+    "report/test_page": "report/page/chart report/page/facts report/page/render report/page/texts",
     "report/test_progress": "report/live report/status report/table",
     "runs/test_health": "runs/history runs/watchers",
     "runs/test_runlog": "runs/records",
@@ -280,6 +281,7 @@ CALL = "from r1v0.cli import main\ntry:\n    main({})\nexcept SystemExit:\n    p
         CALL.format(["presets"]),
         CALL.format(["plan", "--card", "a100"]),
         CALL.format(["doctor", "nowhere"]),
+        CALL.format(["report", "nowhere"]),
         CALL.format(["train", "--set", "grpo.group_sise=3"]),
     ],
 )

@@ -67,7 +67,7 @@ def value_text(value: float, unit: Unit) -> str:
     if value == 0:
         return "0"
     if unit == "log" or size < 0.001:
-        return f"{value:.0e}".replace("e-0", "e-")
+        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
     if size >= 999_500:
         return f"{value:.1e}".replace("e+0", "e")
     if size >= 9999.5:

@@ -34,7 +34,7 @@
       const scale = svg.clientWidth / frame.width, right = x * scale + 12;
       const fits = right + tip.offsetWidth <= figure.clientWidth;
       tip.style.left = `${Math.max(0, fits ? right : x * scale - 12 - tip.offsetWidth)}px`;
-      tip.style.top = `${svg.offsetTop + figure.querySelector("figcaption").offsetHeight + 8}px`;
+      tip.style.top = `${figure.querySelector("figcaption").offsetHeight + 8}px`;
     };
     const hide = () => { tip.hidden = true; cross.setAttribute("d", ""); };
     svg.addEventListener("pointermove", (event) => {
@@ -128,7 +128,7 @@
       const { item } = text;
       if (item !== last) {
         article = make("article", "item");
-        const run = data.runs.length > 1 ? `${data.runs[item.run]}, ` : "";
+        const run = data.runs.length > 1 ? `${data.runs[item.run]}: ` : "";
         article.append(make("h3", "", `${run}${item.dataset}, step ${item.step}, right answer: ${plain(item.gold)}`));
         const question = make("p", "question");
         question.dir = "auto";

@@ -127,14 +127,15 @@ def _training(run: int, folder: Path, room: int) -> tuple[list[Item], list[str]]
     count = sum(len(item["texts"]) for item in items)
     of = f"rollouts of all {len(steps):,} training steps"
     if len(read) < len(steps):
-        of = f"rollouts of {len(read)} training steps chosen evenly from {len(steps):,}"
-    return items, [_told(count, there, of, runlog.ROLLOUTS), *problems]
+        of = f"rollouts of {len(read)} of the {len(steps):,} training steps"
+    return items, [_told(count, there, of, runlog.ROLLOUTS, len(read) < len(steps)), *problems]
 
 
-def _told(shown: int, there: int, what: str, folder: str) -> str:
-    if shown == there:
-        return f"all {there:,} {what}"
-    return f"{shown:,} of the {there:,} {what}, chosen evenly to fit on this page (the rest is in {folder}/)"
+def _told(shown: int, there: int, what: str, folder: str, more: bool = False) -> str:
+    """What is shown of what is there; `more`: of that is a choice too."""
+    if shown < there:
+        return f"{shown:,} of the {there:,} {what}, as many as fit on this page (the rest is in {folder}/)"
+    return f"all {there:,} {what}" + (f" (the rest is in {folder}/)" if more else "")
 
 
 def _groups(run: int, step: int, found: Sequence[TrainingRollout], room: int) -> list[Item]:
