@@ -234,6 +234,26 @@ def test_a_page_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["report.html"]
 
 
+def test_of_very_many_evaluations_an_even_choice_is_in_the_table(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "long", [metrics_row(1)], [evals_row(step) for step in range(0, 600, 2)])
+    rows = facts.evaluations(load({"x": [run]})[0].runs[0])
+    assert (len(rows), rows[0]["step"], rows[-1]["step"]) == (60, "0", "598")
+    assert "240 evaluations between these are left out here" in page_of(run)
+
+
+@pytest.mark.parametrize("value", [None, "text", [], {}, True, -1, 10**400, 1e300, 0, "<b>"])
+def test_rows_of_any_values_have_a_page(tmp_path: Path, value: Any) -> None:
+    rows = [dict.fromkeys(metrics_row(1), value) | {"step": step} for step in (1, 999_999_999)]
+    measured = [dict.fromkeys(evals_row(1), value) | {"step": step} for step in (0, 7)]
+    run = write_run(tmp_path / "odd", rows, measured)
+    (run / "env.json").write_text(
+        json.dumps(dict.fromkeys(("command", "cpu", "cpu_count", "packages", "resumed"), value))
+    )
+    assert "<b>" not in page_of(run)
+    assert "999,999,999" in page_of(run)
+    assert "odd" in render.index(tmp_path, [run]).decode("utf-8")
+
+
 # Charts
 
 

@@ -73,8 +73,8 @@ def facts_of(name: str, folder: Path, run: Run) -> Facts:
     return Facts(
         name=name,
         folder=folder,
-        model=_clipped(config.model) if config else "-",
-        data=_clipped(config.data.name) if config else "-",
+        model=clipped(config.model) if config else "-",
+        data=clipped(config.data.name) if config else "-",
         machine=_machine(env),
         started=_word(env.get("started")).replace("T", " ")[:16],
         hours=compute.duration(sum(compute.totals(run).values())),
@@ -98,23 +98,16 @@ def together(runs: Sequence[Facts]) -> list[tuple[str, str, list[str]]]:
     return [(key, value, [changes.get(key, value) for changes in own]) for key, value in usual.items()]
 
 
-def evaluations(run: Run) -> list[dict[str, str]]:
-    """The rows of the table of evaluations, a column each by its name, in the order of steps; of very many an even
-    choice. Columns are the same in all rows."""
+def evaluations(run: Run, most: int = MOST_ROWS) -> list[dict[str, str]]:
+    """The rows of the table of evaluations, a column each by its name, in the order of steps; of more than `most` of a
+    dataset an even choice. Columns are the same in all rows."""
     names = dict.fromkeys(str(row.get("dataset")) for row in run.evals)
     rows = [
-        row
-        for name in names
-        for row in evenly([row for row in run.evals if str(row.get("dataset")) == name], MOST_ROWS)
+        row for name in names for row in evenly([row for row in run.evals if str(row.get("dataset")) == name], most)
     ]
     rows.sort(key=lambda row: int(row["step"]))
     ks = sorted({int(k) for row in rows for k in _passes(row)})
     return [_cells(row, ks[-1] if ks else 1) for row in rows]
-
-
-def left_out(run: Run) -> int:
-    """How many evaluations the table leaves out."""
-    return len(run.evals) - len(evaluations(run))
 
 
 def change(run: Run, dataset: str) -> tuple[str, str]:
@@ -137,7 +130,7 @@ def _cells(row: Row, k: int) -> dict[str, str]:
     gain = [value for key in ("gain", "gain_low", "gain_high") if (value := number(row.get(key))) is not None]
     cells = {
         "step": f"{row['step']:,}",
-        "dataset": _clipped(str(row.get("dataset"))),
+        "dataset": clipped(str(row.get("dataset"))),
         "accuracy, 95 %": accuracy(row) + other_reading(row),
         "gain, 95 %": "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gain) if len(gain) == 3 else "-",
         "strict": percent("strict_accuracy"),
@@ -207,16 +200,17 @@ def _commit(value: Any) -> str:
 
 
 def _command(words: Any) -> str:
-    return _clipped(shlex.join(map(str, words))) if isinstance(words, list) and words else "-"
+    return clipped(shlex.join(map(str, words))) if isinstance(words, list) and words else "-"
 
 
 def _word(value: Any) -> str:
-    return _clipped(value) if isinstance(value, str) and value else "-"
+    return clipped(value) if isinstance(value, str) and value else "-"
 
 
 def _value(value: Any) -> str:
-    return _clipped(configs.toml_value(value))
+    return clipped(configs.toml_value(value))
 
 
-def _clipped(text: str) -> str:
+def clipped(text: str) -> str:
+    """A text cut to what a table has room for."""
     return text if len(text) <= MOST_CHARS else f"{text[: MOST_CHARS - 1]}…"

@@ -83,9 +83,12 @@ def report(groups: Mapping[str, Sequence[Path]], findings: Mapping[Path, Sequenc
         "hover": inline_json(
             {"frame": FRAME, "charts": [_read_off(chart) for group in charts for chart in group.charts]}
         ),
-        "tables": [(name, facts.evaluations(run), facts.left_out(run)) for name, _, run in runs if run.evals],
+        "tables": [_table(name, run, len(runs)) for name, _, run in runs if run.evals],
         "gains": [
-            (name, data, *facts.change(run, data)) for data in datasets(entries) for name, _, run in runs if run.evals
+            (name, facts.clipped(data), *facts.change(run, data))
+            for data in datasets(entries)
+            for name, _, run in runs
+            if run.evals
         ],
         "findings": [(name, findings[folder]) for name, folder, _ in runs if findings.get(folder)],
         "spent": _spent(entries),
@@ -125,6 +128,12 @@ def _charts(entries: Sequence[Entry]) -> list[Group]:
         Group(name, [chart_of(panel, entries) for panel in with_data(row, entries)]) for name, row in panels.items()
     ]
     return [group for group in groups if group.charts]
+
+
+def _table(name: str, run: Run, runs: int) -> tuple[str, list[dict[str, str]], int]:
+    """A run's evaluations and how many are left out: the more runs there are, the fewer of each."""
+    rows = facts.evaluations(run, min(facts.MOST_ROWS, max(2, 4 * facts.MOST_ROWS // runs)))
+    return name, rows, len(run.evals) - len(rows)
 
 
 def _read_off(chart: Chart) -> dict[str, Any]:
@@ -172,7 +181,7 @@ def _index_row(folder: Path, run: Path) -> dict[str, Any]:
         "error": "",
         "facts": found,
         "link": f"./{quote(run.name)}/{runlog.REPORT}" if there else "",
-        "measured": data,
+        "measured": facts.clipped(data),
         "accuracy": accuracy,
         "length": length,
         "spark": _spark(log, data),
