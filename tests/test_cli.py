@@ -131,6 +131,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 def test_a_run_leaves_what_is_promised(finished: Path) -> None:
     found = {path.name for path in finished.iterdir()}
     assert {"config.toml", "env.json", "metrics.jsonl", "evals.jsonl", "rollouts", "checkpoints", "figures"} <= found
+    assert "report.html" in found
     assert config.resolve(file=finished / "config.toml").steps == 4
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["step-00002", "step-00004"]
     assert (finished / "figures" / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -57,6 +57,7 @@ TESTED_IN = {
     "models/test_triton_decode": "models/kernels/triton_layers",
     "models/test_tried": "models/ops",
     "report/test_figures": "report/bars report/compute report/panels report/series report/style",
+    "report/test_page": "report/page/chart report/page/facts report/page/render report/page/texts",
     "report/test_progress": "report/live report/status report/table",
     "runs/test_health": "runs/history runs/watchers",
     "runs/test_runlog": "runs/records",
@@ -283,6 +284,7 @@ CALL = "from r1v0.cli import main\ntry:\n    main({})\nexcept SystemExit:\n    p
         CALL.format(["plan", "--card", "a100"]),
         CALL.format(["doctor", "nowhere"]),
         CALL.format(["read", "nowhere"]),
+        CALL.format(["report", "nowhere"]),
         CALL.format(["train", "--set", "grpo.group_sise=3"]),
     ],
 )

@@ -16,11 +16,11 @@ from r1v0.base.command import typed
 from r1v0.base.errors import Interrupted, Told, UserError
 from r1v0.jobs.arguments import Parser
 from r1v0.jobs.launch import end
-from r1v0.jobs.verbs import models, read, runs, settings
+from r1v0.jobs.verbs import models, read, report, runs, settings
 
 # What the system says of a path that a user should not have given; any other OSError is a defect of ours.
 NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
-VERBS = (models, runs, read, settings)
+VERBS = (models, runs, read, report, settings)
 """modules that each add some verbs"""
 
 

@@ -325,8 +325,8 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(
 
 
 def test_what_killed_starts_left_is_cleared_and_nothing_else(run: Path) -> None:
-    ours = [".config.toml.12.tmp", ".metrics.jsonl.1.tmp", "rollouts/.step-00001.jsonl.gz.9.tmp", "checkpoints/.step-00002.03.writing/x",
-            "checkpoints/.step-00001.removed/trainer/x"]  # fmt: skip
+    ours = [".config.toml.12.tmp", ".metrics.jsonl.1.tmp", ".report.html.5.tmp", "rollouts/.step-00001.jsonl.gz.9.tmp",
+            "checkpoints/.step-00002.03.writing/x", "checkpoints/.step-00001.removed/trainer/x"]  # fmt: skip
     theirs = [".notes.tmp", "mine.tmp", "checkpoints/.mine/x", ".config.toml.swp", "rollouts/notes.12.tmp"]
     for name in [*ours, *theirs]:
         (run / name).parent.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ from r1v0.report import (
     plot_groups,
     style,
 )
+from r1v0.report.scale import Unit, push_apart, value_text
 from r1v0.report.series import Curve, aggregate, datasets, load, smooth, smoothing_width
 from r1v0.rollouts.evaluate import Gain
 from r1v0.runs.health import Alarm
@@ -279,7 +280,7 @@ def test_numbers_past_all_reason_are_left_out(tmp_path: Path) -> None:
 
 @settings(max_examples=40)
 @given(st.floats(-1e300, 1e300), st.floats(-1e300, 1e300), st.sampled_from(["share", "number", "log"]))
-def test_any_two_values_have_few_ticks(a: float, b: float, unit: style.Unit) -> None:
+def test_any_two_values_have_few_ticks(a: float, b: float, unit: Unit) -> None:
     axes = Figure().subplots()
     style.finish_axes(axes, 10, unit, [a, b])
     if axes.get_yscale() == "linear":
@@ -389,8 +390,8 @@ def test_figures_need_neither_pyplot_nor_torch(run: Path) -> None:
         (3e-4, "number", "3e-4"), (0, "number", "0"), (-0.25, "number", "-0.25"), (2.4e-9, "log", "2e-9"), (4e-4, "log", "4e-4"),
     ],
 )  # fmt: skip
-def test_values_beside_a_line(value: float, unit: style.Unit, text: str) -> None:
-    assert style.value_text(value, unit) == text
+def test_values_beside_a_line(value: float, unit: Unit, text: str) -> None:
+    assert value_text(value, unit) == text
 
 
 @pytest.mark.parametrize(
@@ -406,7 +407,7 @@ def test_values_beside_a_line(value: float, unit: style.Unit, text: str) -> None
         (3e-6, "number", ["0", "1e-6", "2e-6", "3e-6"]),
     ],
 )
-def test_ticks_are_round_and_start_at_zero(highest: float, unit: style.Unit, ticks: list[str]) -> None:
+def test_ticks_are_round_and_start_at_zero(highest: float, unit: Unit, ticks: list[str]) -> None:
     axes = Figure().subplots()
     style.finish_axes(axes, 10, unit, [highest])
     assert [label.get_text() for label in axes.get_yticklabels()] == ticks
@@ -522,7 +523,7 @@ def test_an_evaluation_and_a_run_are_not_drawn_together(run: Path, tmp_path: Pat
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=7))
 def test_labels_are_pushed_apart_in_order(wanted: list[float]) -> None:
-    placed = style._push_apart(wanted, 0.08)
+    placed = push_apart(wanted, 0.08)
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     assert all(placed[b] - placed[a] > 0.07 for a, b in pairwise(order))
     assert min(placed) >= -1e-9

@@ -410,3 +410,36 @@ def test_amount(value: float | None, text: str) -> None:
     assert amount(value) == text
     assert share(None) == "-"
     assert math.isclose(float(share(0.5).split()[0]), 50)
+
+
+def test_the_report_is_written_beside_the_figures_and_its_failure_leaves_them(
+    run: Path, clock_hand: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Sequence[Path]] = []
+    written: list[Path] = []
+
+    def write(folder: Path) -> None:
+        written.append(folder)
+        if len(written) == 3:
+            raise OSError("disk full")
+        (folder / "report.html").write_text("")
+
+    monkeypatch.setattr(progress, "plot", drawn.append)
+    stream = io.StringIO()
+    with open_progress(stream, page=write) as display:
+        display.start(Config(), 10, run)
+        for _ in range(4):
+            clock_hand.now += 1000
+            display.evaluation([evals_row(0)])
+    assert written == [run] * 3
+    assert drawn == [[run]] * 5
+    display.finish({"checkpoint": "c"})
+    assert stream.getvalue().count("report.html is not written any more: disk full") == 1
+
+
+def test_a_run_ends_with_where_its_report_is(run: Path, clock_hand: Clock) -> None:
+    stream = io.StringIO()
+    with open_progress(stream, figures=False, page=lambda folder: (folder / "report.html").write_text("")) as display:
+        display.start(Config(), 10, run)
+    display.finish({"checkpoint": "c"})
+    assert stream.getvalue().splitlines()[-2:] == [f"report          {run / 'report.html'}", "checkpoint      c"]

@@ -52,6 +52,7 @@ def train(
     `problems` and `held_out` take the place of `data.name` and `eval.on`, `reward` that of `reward.name`. `progress`
     is told what happens (the terminal, where there is none). Raises UserError and Interrupted, as `r1v0 train` does.
     """
+    from r1v0.jobs import report
     from r1v0.jobs.train import about
     from r1v0.report.progress import open_progress
     from r1v0.runs.inputs import located, record
@@ -65,7 +66,7 @@ def train(
         stack.enter_context(hold(folder))
         files = record(trainer.config, folder)
         log = runlog.create(folder, to_toml(trainer.config), about(trainer, files))
-        trainer.run(log, stack.enter_context(open_progress() if progress is None else progress))
+        trainer.run(log, stack.enter_context(open_progress(page=report.write) if progress is None else progress))
     return folder
 
 

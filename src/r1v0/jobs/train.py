@@ -17,6 +17,7 @@ from r1v0.base.errors import Interrupted, UserError
 from r1v0.base.lock import hold
 from r1v0.base.notes import speaks, to_stderr
 from r1v0.grpo import parallel
+from r1v0.jobs import report
 from r1v0.jobs.plan import make_plan
 from r1v0.jobs.plan.cost import find_card
 from r1v0.jobs.plan.report import in_a_line
@@ -137,7 +138,7 @@ def about(trainer: Trainer, files: dict[str, dict[str, str]]) -> dict[str, objec
 def watch(trainer: Trainer, log: runlog.RunLog, line: str) -> None:
     """Train, and tell whoever watches; `line` says with which settings."""
     need_same_start(trainer.config, trainer.policy.model)
-    with open_progress() if speaks() else Progress() as progress:
+    with open_progress(page=report.write) if speaks() else Progress() as progress:
         progress.note(line)
         if told := foretold(trainer):
             progress.note(told)

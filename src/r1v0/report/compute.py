@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from r1v0.report import style
+from r1v0.report.scale import value_text
 from r1v0.report.series import Entry, Run, aggregate, smooth, smoothing_width
 from r1v0.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
@@ -81,7 +82,7 @@ def _tokens(axes: "Axes", run: Run) -> None:
         style.line(axes, points, colours[name])
         if points:
             end = list(points.values())[-1]
-            labels.append((end, f"{name} {style.value_text(end, 'number')}", colours[name]))
+            labels.append((end, f"{name} {value_text(end, 'number')}", colours[name]))
     if bold["trained"]:
         style.band(axes, bold["trained"], bold["sampled"], GREY)
     sampled, trained = (sum(raw[name].values()) for name in ("sampled", "trained"))
@@ -110,7 +111,7 @@ def _lines(axes: "Axes", entries: Sequence[Entry], key: str, title: str) -> None
         style.line(axes, curve.mean, colour, dash=dash)
         style.band(axes, curve.low, curve.high, colour)
         end = list(curve.mean.values())[-1]
-        labels.append((end, style.value_text(end, "number"), colour))
+        labels.append((end, value_text(end, "number"), colour))
         last = max(last, *curve.mean)
         values += [*curve.mean.values(), *curve.high.values()]
     most = max(len(entry.runs) for entry in entries)

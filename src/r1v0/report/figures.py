@@ -83,12 +83,14 @@ def _curves(entries: Sequence[Entry]) -> "Figure | None":
 
 
 def _evals(entries: Sequence[Entry]) -> "Figure | None":
+    return draw_panels(measured(entries), entries, columns=2)
+
+
+def measured(entries: Sequence[Entry]) -> list[Panel]:
     """Accuracy on every dataset, with pass@k and maj@k; nothing that `curves` does not show when there are neither."""
     names = datasets(entries)
     panels = [replace(ACCURACY, lines=_sampled_lines(name, entries), dataset=i) for i, name in enumerate(names)]
-    if len(panels) < 3 and all(len(panel.lines) == 1 for panel in panels):
-        return None
-    return draw_panels(panels, entries, columns=2)
+    return [] if len(panels) < 3 and all(len(panel.lines) == 1 for panel in panels) else panels
 
 
 def _sampled_lines(data: str, entries: Sequence[Entry]) -> tuple[Line, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from r1v0.report import style
+from r1v0.report.scale import Unit, value_text
 from r1v0.report.series import Curve, Entry, Points, Run, aggregate, datasets, smooth, smoothing_width
 from r1v0.report.status import span
 
@@ -35,7 +36,7 @@ class Panel:
 
     title: str
     lines: tuple[Line, ...]
-    unit: style.Unit = "number"
+    unit: Unit = "number"
     dataset: int = 0
     data: str = ""
     """that dataset's name, once the runs are known"""
@@ -47,13 +48,64 @@ class Panel:
     """leave the panel out where there are only zeros: with one update per batch nothing can be clipped"""
 
 
-def draw_panels(panels: Sequence[Panel], entries: Sequence[Entry], columns: int) -> "Figure | None":
-    """The panels that have data, on a grid. With several entries every line gets a panel, and every entry a colour."""
+@dataclass(frozen=True)
+class Shown:
+    """A line of a panel as it is drawn: the bold curve, its band if it has one, and the thin values behind it."""
+
+    label: str
+    look: style.Look
+    curve: Curve
+    band: bool
+    raw: Points
+    dots: bool
+    """whether each value is an evaluation"""
+
+
+def with_data(panels: Sequence[Panel], entries: Sequence[Entry]) -> list[Panel]:
+    """The panels that have data, `data` filled in. With several entries every line has a panel of its own."""
     if len(entries) > 1:
         panels = [alone for panel in panels for alone in _split(panel)]
     names = datasets(entries)
     panels = [replace(panel, data=names[panel.dataset]) if panel.dataset < len(names) else panel for panel in panels]
-    panels = [panel for panel in panels if _has_data(panel, entries)]
+    return [panel for panel in panels if _has_data(panel, entries)]
+
+
+def title_of(panel: Panel) -> str:
+    """A panel's title with the name of its dataset."""
+    return panel.title.format(data=style.shorten(panel.data))
+
+
+def last_step(entries: Sequence[Entry]) -> int:
+    """The last step that any of the runs has logged."""
+    return max(
+        (row["step"] for entry in entries for run in entry.runs for row in (*run.metrics, *run.evals)), default=0
+    )
+
+
+def lines_of(panel: Panel, entries: Sequence[Entry]) -> list[Shown]:
+    """What is drawn in a panel, entry by entry; `label` tells a panel's lines apart, not the entries."""
+    found = []
+    for number, entry in enumerate(entries):
+        for line in panel.lines:
+            curve = _curve(entry, panel, line)
+            if curve.mean:
+                look = (line.colour, "-") if len(entries) == 1 else style.look(number)
+                alone = len(entries) == len(entry.runs) == 1 and line.train
+                raw = _train(entry.runs[0], panel, line) if alone else {}
+                band = bool(curve.low) and len(panel.lines) == 1
+                found.append(Shown(line.label, look, curve, band, raw, _is_held(entry, panel, line)))
+    return found
+
+
+def values_of(lines: Sequence[Shown]) -> list[float]:
+    """All values that an axis has to hold."""
+    parts = (points for line in lines for points in (line.curve.mean, line.curve.low, line.curve.high, line.raw))
+    return [value for points in parts for value in points.values()]
+
+
+def draw_panels(panels: Sequence[Panel], entries: Sequence[Entry], columns: int) -> "Figure | None":
+    """The panels that have data, on a grid. With several entries every line gets a panel, and every entry a colour."""
+    panels = with_data(panels, entries)
     if not panels:
         return None
     rows = -(-len(panels) // columns)
@@ -85,31 +137,19 @@ def _has_data(panel: Panel, entries: Sequence[Entry]) -> bool:
 
 
 def _draw(axes: "Axes", panel: Panel, entries: Sequence[Entry]) -> None:
-    last = max(
-        (row["step"] for entry in entries for run in entry.runs for row in (*run.metrics, *run.evals)), default=0
-    )
-    labels = []
-    values: list[float] = []
-    for number, entry in enumerate(entries):
-        for line in panel.lines:
-            colour, dash = (line.colour, "-") if len(entries) == 1 else style.look(number)
-            curve = _curve(entry, panel, line)
-            if not curve.mean:
-                continue
-            style.line(axes, curve.mean, colour, dots=_is_held(entry, panel, line), dash=dash)
-            shown = [curve.mean, curve.low, curve.high]
-            if curve.low and len(panel.lines) == 1:
-                style.band(axes, curve.low, curve.high, colour)
-            if len(entries) == len(entry.runs) == 1 and line.train:
-                raw = _train(entry.runs[0], panel, line)
-                style.thin_line(axes, raw, colour)
-                shown.append(raw)
-            values += [value for points in shown for value in points.values()]
-            end = list(curve.mean.values())[-1]
-            labels.append((end, f"{line.label} {style.value_text(end, panel.unit)}".strip(), colour))
-    style.heading(axes, panel.title.format(data=style.shorten(panel.data)), _how(panel, entries))
+    labels, lines = [], lines_of(panel, entries)
+    for line in lines:
+        colour, dash = line.look
+        style.line(axes, line.curve.mean, colour, dots=line.dots, dash=dash)
+        if line.band:
+            style.band(axes, line.curve.low, line.curve.high, colour)
+        if line.raw:
+            style.thin_line(axes, line.raw, colour)
+        end = list(line.curve.mean.values())[-1]
+        labels.append((end, f"{line.label} {value_text(end, panel.unit)}".strip(), colour))
+    style.heading(axes, title_of(panel), how(panel, entries))
     axes.set_ylabel(panel.y)
-    style.finish_axes(axes, last, panel.unit, values)
+    style.finish_axes(axes, last_step(entries), panel.unit, values_of(lines))
     style.end_labels(axes, labels)
 
 
@@ -135,7 +175,7 @@ def _curve(entry: Entry, panel: Panel, line: Line) -> Curve:
     return curve
 
 
-def _how(panel: Panel, entries: Sequence[Entry]) -> str:
+def how(panel: Panel, entries: Sequence[Entry]) -> str:
     """The subtitle: what was measured and what the band and the thin lines are."""
     first = panel.lines[0]
     held = any(_is_held(entry, panel, line) for entry in entries for line in panel.lines)

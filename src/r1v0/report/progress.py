@@ -1,9 +1,10 @@
 """Progress on the terminal: a live display on a terminal, plain lines anywhere else.
 
 Decides: watching must not change or end a run. Whatever goes wrong while showing (a closed pipe, a terminal of no
-width, a disk too full for a figure) turns the display off and the run goes on. The figures are redrawn after an
-evaluation a few seconds after the start, then when fifty times the cost of drawing has passed, so they take about 2
-% of a run, and once when it ends.
+width, a disk too full for a figure) turns the display off and the run goes on. The figures are redrawn, and the report
+is written again, after an evaluation a few seconds after the start, then when fifty times the cost of it has passed, so
+they take about 2 % of a run, and once when it ends. The report is made by a function that is handed in, because it
+holds findings of the doctor, who stands above this room.
 """
 
 import ctypes
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -32,7 +34,7 @@ from r1v0.report.status import (
 )
 from r1v0.report.texts import closing_texts
 from r1v0.runs.progress import Progress
-from r1v0.runs.runlog import FIGURES
+from r1v0.runs.runlog import FIGURES, REPORT
 
 if TYPE_CHECKING:
     from r1v0.config import Config
@@ -47,12 +49,15 @@ FIRST = 5.0
 """seconds of run before the first drawing"""
 WIDTH = 100
 """columns of a text in plain lines, which know no terminal"""
+Page = Callable[[Path], object]
+"""writes the report of a run folder"""
 
 
-def open_progress(stream: TextIO | None = None, figures: bool = True) -> Progress:
+def open_progress(stream: TextIO | None = None, figures: bool = True, page: Page | None = None) -> Progress:
     """The progress display for a stream (standard output): live if it is a terminal that can show it, else plain.
 
-    Use it as a context manager. `figures` also keeps those of a training run drawn, until it is closed.
+    Use it as a context manager. `figures` also keeps those of a training run drawn, until it is closed, and `page`,
+    which writes a run's report, is called beside them.
     """
     stream = stream or sys.stdout
     display: Progress
@@ -62,7 +67,7 @@ def open_progress(stream: TextIO | None = None, figures: bool = True) -> Progres
         display = Live(stream)
     else:
         display = Plain(stream)
-    return Watched(display, figures)
+    return Watched(display, figures, page)
 
 
 def give_memory_back() -> None:
@@ -144,18 +149,22 @@ class Plain(Progress):
 
 
 class Watched(Progress):
-    """Passes everything on to a display, survives its failures, and keeps the figures of a run drawn."""
+    """Passes everything on to a display, survives its failures, and keeps figures and report of a run up to date."""
 
-    def __init__(self, display: Progress, figures: bool) -> None:
+    def __init__(self, display: Progress, figures: bool, page: Page | None = None) -> None:
         self.display = display
-        self.figures = figures
-        self.out: Path | None = None  # the run whose figures are kept drawn
+        self.kept: dict[str, Page] = {}  # what is made again and again, by its name in the run folder
+        if figures:
+            self.kept[FIGURES] = lambda run: plot([run])
+        if page is not None:
+            self.kept[REPORT] = page
+        self.out: Path | None = None  # the run that they are of
         self.left: dict[str, object] = {}
         self.cost = FIRST / PATIENCE
         self.drawn = 0.0
 
     def start(self, config: "Config", total_steps: int, out: Path) -> None:
-        self.out, self.drawn = out if self.figures else None, time.monotonic()
+        self.out, self.drawn = out, time.monotonic()
         self._safely(lambda: self.display.start(config, total_steps, out))
 
     def phase(self, name: str, done: int, total: int, **fields: float | str) -> None:
@@ -179,20 +188,23 @@ class Watched(Progress):
     def close(self) -> None:
         self._safely(self.display.close)
         self._draw()
-        if self.out is not None and (self.out / FIGURES).is_dir():
-            self.left["figures"] = self.out / FIGURES
+        if self.out is not None:
+            names = {FIGURES: "figures", REPORT: "report"}
+            self.left |= {names[name]: self.out / name for name in self.kept if (self.out / name).exists()}
         self.out = None
 
     def _draw(self) -> None:
-        if self.out is None:
+        if self.out is None or not self.kept:
             return
         begin = time.monotonic()
-        try:
-            plot([self.out])
-        except Exception as error:
-            self.out = None
-            reason = str(error) or error.__class__.__name__
-            self._safely(lambda: self.display.note(f"figures are not drawn any more: {reason}"))
+        for name, make in list(self.kept.items()):
+            try:
+                make(self.out)
+            except Exception as error:
+                del self.kept[name]
+                reason = str(error) or error.__class__.__name__
+                gone = "are not drawn" if name == FIGURES else "is not written"
+                self._safely(partial(self.display.note, f"{name} {gone} any more: {reason}"))
         give_memory_back()  # figures are cycles of some 40 MB, which Python would drop at some later time
         self.drawn = time.monotonic()
         self.cost = self.drawn - begin

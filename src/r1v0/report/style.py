@@ -8,14 +8,14 @@ state, no window, safe beside a running trainer.
 
 import io
 import logging
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from r1v0.base.errors import UserError
 from r1v0.base.writing import write_atomic
+from r1v0.report.scale import Unit, push_apart, scale_of
 from r1v0.report.series import Entry, Points
 
 # It tells of folders for its caches that it cannot write, and of building its list of fonts: both are nobody's
@@ -33,15 +33,11 @@ DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
 Look = tuple[str, Any]
 """a colour and a dash"""
 
-Unit = Literal["share", "number", "log"]
-
 WIDTH = 9.0
 """inches; 100 displayed pixels each at a width of 900"""
 PANEL_HEIGHT = 2.0
 """inches of a panel's own axes, roughly: how close labels may come depends on it"""
 DPI = 180
-SMALLEST = 1e-30
-"""less is 0"""
 
 RC = {
     "figure.figsize": (WIDTH, 4.0),
@@ -177,72 +173,23 @@ def end_labels(axes: "Axes", labels: Sequence[tuple[float, str, str]]) -> None:
     apart = 11.5 / (PANEL_HEIGHT * 72)
     gap = min(apart, 1.1 / max(1, len(labels)))  # of very many the type gets smaller, down to a half
     points = size(9) * max(0.5, gap / apart)
-    for at, (_, text, colour) in zip(_push_apart(where, gap), labels, strict=True):
+    for at, (_, text, colour) in zip(push_apart(where, gap), labels, strict=True):
         axes.annotate(text, (1, at), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
                       va="center", fontsize=points, fontweight="bold", color=colour, annotation_clip=False)  # fmt: skip
 
 
 def finish_axes(axes: "Axes", last_step: int, unit: Unit, values: Sequence[float]) -> None:
-    """Limits and ticks for the values shown: steps are whole, shares are percent, an axis starts at 0 unless some
-    values are negative; a logarithmic one shows whole decades."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+    """Limits and ticks for the values shown: steps are whole; `scale_of` says the rest."""
+    from matplotlib.ticker import MaxNLocator, NullLocator
 
     axes.set_xlim(0, max(1, last_step))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10], min_n_ticks=2))
-    positive = [value for value in values if value > SMALLEST]
-    if unit == "log" and positive:
+    scale = scale_of(values, unit)
+    if scale.log:
         axes.set_yscale("log")
-        axes.set_ylim(
-            10.0 ** math.floor(math.log10(min(positive))), 10.0 ** math.ceil(math.log10(max(positive) * 1.01))
-        )
-        axes.yaxis.set_major_locator(LogLocator(numticks=6))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: value_text(value, "log")))
-        return
-    low, high = min(0.0, *values, 0.0), max(0.0, *values, 0.0)
-    if high - low < SMALLEST:
-        high = 0.05 if unit == "share" else 1.0
-    room = 0.06 * (high - low)
-    top = min(high + room, 1.0) if unit == "share" and high <= 1 else high + room
-    bottom = low - room if low < 0 else 0.0
-    gap = _nice_gap(top - bottom)
-    ticks = [k * gap for k in range(math.ceil(bottom / gap), math.floor(top / gap + 1e-9) + 1)]
-    axes.set_ylim(bottom, top)
-    axes.set_yticks(ticks, [_tick_text(tick, gap, unit) for tick in ticks])
-
-
-def value_text(value: float, unit: Unit) -> str:
-    """A value as read beside a line: 74 %, 3.1 %, 14.7k, 2,310, 118, 0.42, 3e-4."""
-    size = abs(value)
-    if unit == "share":
-        return f"{100 * value:.0f} %" if size >= 0.0995 or value == 0 else f"{100 * value:.1f} %"
-    if value == 0:
-        return "0"
-    if unit == "log" or size < 0.001:
-        return f"{value:.0e}".replace("e-0", "e-")
-    if size >= 999_500:
-        return f"{value:.1e}".replace("e+0", "e")
-    if size >= 9999.5:
-        return f"{value / 1000:,.{1 if size < 99_950 else 0}f}k"
-    digits = 0 if size >= 19.95 else 1 if size >= 9.95 else 2 if size >= 0.0995 else 4
-    return f"{value:,.{digits}f}"
-
-
-def _nice_gap(span: float) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that divides `span` into at most five parts."""
-    power = 10.0 ** math.floor(math.log10(span / 5))
-    return next(power * step for step in (1, 2, 5, 10) if power * step * 5.0001 >= span)
-
-
-def _tick_text(tick: float, gap: float, unit: Unit) -> str:
-    if abs(tick) >= 1e6 or gap < 1e-4:
-        return value_text(tick, "number")
-    if unit == "share":
-        scale, mark = 100.0, " %"
-    else:
-        scale, mark = (0.001, "k" if tick else "") if gap >= 1000 else (1.0, "")
-    digits = max(0, -math.floor(math.log10(gap * scale) + 1e-9)) if tick else 0
-    return f"{tick * scale:,.{digits}f}{mark}"
+    axes.set_ylim(scale.bottom, scale.top)
+    axes.set_yticks(list(scale.ticks), list(scale.ticks.values()))
 
 
 def drawn(draw: Callable[[Sequence[Entry]], "Figure | None"], entries: Sequence[Entry], path: Path) -> bool:
@@ -273,25 +220,3 @@ def legend(figure: "Figure", labels: Sequence[tuple[str, Look]]) -> None:
     figure.legend(handles, [shorten(label) for label, _ in labels], loc="outside upper left", ncols=min(4, len(labels)),
                   fontsize=size(10), handlelength=1.1 if len(labels) <= len(CYCLE) else 2.2, columnspacing=1.6,
                   borderpad=0.2)  # fmt: skip
-
-
-def _push_apart(wanted: list[float], gap: float) -> list[float]:
-    """Positions in 0..1 at least `gap` apart, in the same order, each near the wanted one."""
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    placed = [wanted[i] for i in order]
-    for _ in range(50):
-        for k in range(1, len(placed)):
-            lack = gap - (placed[k] - placed[k - 1])
-            if lack > 1e-9:
-                placed[k - 1] -= lack / 2
-                placed[k] += lack / 2
-    if placed and placed[0] < 0:
-        for k, value in enumerate(placed):
-            placed[k] = max(value, k * gap)
-    if placed and placed[-1] > 1.05:
-        for k in range(len(placed)):
-            placed[-1 - k] = min(placed[-1 - k], 1.05 - k * gap)
-    result = [0.0] * len(wanted)
-    for i, value in zip(order, placed, strict=True):
-        result[i] = value
-    return result

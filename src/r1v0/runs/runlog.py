@@ -1,6 +1,6 @@
 """The run folder: what a run leaves on disk, and how it is read back.
 
-    config.toml   env.json   metrics.jsonl   evals.jsonl   checkpoints/   figures/
+    config.toml   env.json   metrics.jsonl   evals.jsonl   checkpoints/   figures/   report.html
     rollouts/step-00010.jsonl.gz (training)   answers/step-00010.jsonl.gz (evaluations)
 
 Decides: the files of a run are append-only lines of strict JSON (a non-finite number becomes null), each written by
@@ -30,8 +30,9 @@ from r1v0.base.writing import append_whole, write_atomic, writing
 CONFIG, ENV, METRICS, EVALS, HEALTH = "config.toml", "env.json", "metrics.jsonl", "evals.jsonl", "health.jsonl"
 EVAL_PLAN = "eval.json"
 ROLLOUTS, ANSWERS, CHECKPOINTS, FIGURES = "rollouts", "answers", "checkpoints", "figures"
+REPORT = "report.html"
 MAX_STEP = 999_999_999  # a step's name has nine digits at most
-PARTS = (CONFIG, ENV, METRICS, EVALS, HEALTH, ROLLOUTS, ANSWERS, CHECKPOINTS, FIGURES)
+PARTS = (CONFIG, ENV, METRICS, EVALS, HEALTH, ROLLOUTS, ANSWERS, CHECKPOINTS, FIGURES, REPORT)
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,8 @@ def clear_leftovers(folder: Path) -> None:
     for room in (folder, folder / ROLLOUTS, folder / ANSWERS):
         for path in room.glob(".*.tmp"):
             if re.fullmatch(
-                r"\.(config\.toml|env\.json|(metrics|evals|health)\.jsonl|step-\d+\.jsonl\.gz)\.\d+\.tmp", path.name
+                r"\.(config\.toml|env\.json|(metrics|evals|health)\.jsonl|step-\d+\.jsonl\.gz|report\.html)\.\d+\.tmp",
+                path.name,
             ):
                 with suppress(OSError):
                     path.unlink()
