@@ -27,6 +27,7 @@ from r1v0.report import (
     parse_groups,
     plot,
     plot_groups,
+    scales,
     style,
 )
 from r1v0.report.series import Curve, aggregate, datasets, load, smooth, smoothing_width
@@ -279,9 +280,9 @@ def test_numbers_past_all_reason_are_left_out(tmp_path: Path) -> None:
 
 @settings(max_examples=40)
 @given(st.floats(-1e300, 1e300), st.floats(-1e300, 1e300), st.sampled_from(["share", "number", "log"]))
-def test_any_two_values_have_few_ticks(a: float, b: float, unit: style.Unit) -> None:
+def test_any_two_values_have_few_ticks(a: float, b: float, unit: scales.Unit) -> None:
     axes = Figure().subplots()
-    style.finish_axes(axes, 10, unit, [a, b])
+    scales.finish_axes(axes, 10, unit, [a, b])
     if axes.get_yscale() == "linear":
         assert 1 <= len(axes.get_yticks()) <= 8
         assert axes.get_ylim()[0] <= min(a, b, 0) <= max(a, b, 0) <= axes.get_ylim()[1]
@@ -389,8 +390,8 @@ def test_figures_need_neither_pyplot_nor_torch(run: Path) -> None:
         (3e-4, "number", "3e-4"), (0, "number", "0"), (-0.25, "number", "-0.25"), (2.4e-9, "log", "2e-9"), (4e-4, "log", "4e-4"),
     ],
 )  # fmt: skip
-def test_values_beside_a_line(value: float, unit: style.Unit, text: str) -> None:
-    assert style.value_text(value, unit) == text
+def test_values_beside_a_line(value: float, unit: scales.Unit, text: str) -> None:
+    assert scales.value_text(value, unit) == text
 
 
 @pytest.mark.parametrize(
@@ -406,9 +407,9 @@ def test_values_beside_a_line(value: float, unit: style.Unit, text: str) -> None
         (3e-6, "number", ["0", "1e-6", "2e-6", "3e-6"]),
     ],
 )
-def test_ticks_are_round_and_start_at_zero(highest: float, unit: style.Unit, ticks: list[str]) -> None:
+def test_ticks_are_round_and_start_at_zero(highest: float, unit: scales.Unit, ticks: list[str]) -> None:
     axes = Figure().subplots()
-    style.finish_axes(axes, 10, unit, [highest])
+    scales.finish_axes(axes, 10, unit, [highest])
     assert [label.get_text() for label in axes.get_yticklabels()] == ticks
 
 
@@ -427,7 +428,7 @@ def test_every_run_has_a_look_of_its_own(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 8, 12, 20, 40])
 def test_labels_of_many_runs_stay_beside_their_axes(count: int) -> None:
     axes = Figure(figsize=(4, 2.75)).subplots()
-    style.finish_axes(axes, 10, "share", [0.8])
+    scales.finish_axes(axes, 10, "share", [0.8])
     style.end_labels(axes, [(0.8, f"{i}", "#000000") for i in range(count)])
     heights = sorted(float(text.xy[1]) for text in axes.texts)  # type: ignore[attr-defined]
     assert heights[0] >= -0.1

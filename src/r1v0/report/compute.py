@@ -6,7 +6,7 @@ Decides: grading is the time that sampling did not hide; "other" is what a step'
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from r1v0.report import style
+from r1v0.report import scales, style
 from r1v0.report.series import Entry, Run, aggregate, smooth, smoothing_width
 from r1v0.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
@@ -68,7 +68,7 @@ def _stack(axes: "Axes", run: Run) -> None:
         axes.stackplot(steps, [layers[stage] for stage in used], colors=[STAGES[stage] for stage in used], linewidth=0)
     axes.set_ylabel("seconds")
     style.heading(axes, "Seconds per step", "colours as in the bar below; evaluations not included")
-    style.finish_axes(axes, max(steps, default=1), "number", list(whole.values()))
+    scales.finish_axes(axes, max(steps, default=1), "number", list(whole.values()))
 
 
 def _tokens(axes: "Axes", run: Run) -> None:
@@ -81,7 +81,7 @@ def _tokens(axes: "Axes", run: Run) -> None:
         style.line(axes, points, colours[name])
         if points:
             end = list(points.values())[-1]
-            labels.append((end, f"{name} {style.value_text(end, 'number')}", colours[name]))
+            labels.append((end, f"{name} {scales.value_text(end, 'number')}", colours[name]))
     if bold["trained"]:
         style.band(axes, bold["trained"], bold["sampled"], GREY)
     sampled, trained = (sum(raw[name].values()) for name in ("sampled", "trained"))
@@ -93,7 +93,7 @@ def _tokens(axes: "Axes", run: Run) -> None:
     axes.set_ylabel("tokens")
     style.heading(axes, "Completion tokens per step", about)
     values = [value for points in raw.values() for value in points.values()]
-    style.finish_axes(axes, max(raw["sampled"], default=1), "number", values)
+    scales.finish_axes(axes, max(raw["sampled"], default=1), "number", values)
     style.end_labels(axes, labels)
 
 
@@ -110,13 +110,13 @@ def _lines(axes: "Axes", entries: Sequence[Entry], key: str, title: str) -> None
         style.line(axes, curve.mean, colour, dash=dash)
         style.band(axes, curve.low, curve.high, colour)
         end = list(curve.mean.values())[-1]
-        labels.append((end, style.value_text(end, "number"), colour))
+        labels.append((end, scales.value_text(end, "number"), colour))
         last = max(last, *curve.mean)
         values += [*curve.mean.values(), *curve.high.values()]
     most = max(len(entry.runs) for entry in entries)
     axes.set_ylabel("seconds" if key.startswith("time") else "tokens")
     style.heading(axes, title, "smoothed" + (f"; mean and range of {most} runs" if most > 1 else ""))
-    style.finish_axes(axes, last, "number", values)
+    scales.finish_axes(axes, last, "number", values)
     style.end_labels(axes, labels)
 
 

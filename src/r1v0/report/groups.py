@@ -51,7 +51,7 @@ def differing(configs: Sequence[Config]) -> list[str]:
     def values(key: str) -> list[Any]:
         return [config.value_of(one, key) for one in configs]
 
-    found = [key for key in config.keys() if key != SEED and any(value != values(key)[0] for value in values(key))]
+    found = [key for key in config.described() if key != SEED and any(value != values(key)[0] for value in values(key))]
     if "prompt.template" in found:
         found = [key for key in found if key not in OF_TEMPLATE]
     if "grpo.variant" in found:

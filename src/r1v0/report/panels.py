@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from r1v0.report import style
+from r1v0.report import scales, style
 from r1v0.report.series import Curve, Entry, Points, Run, aggregate, datasets, smooth, smoothing_width
 from r1v0.report.status import span
 
@@ -35,7 +35,7 @@ class Panel:
 
     title: str
     lines: tuple[Line, ...]
-    unit: style.Unit = "number"
+    unit: scales.Unit = "number"
     dataset: int = 0
     data: str = ""
     """that dataset's name, once the runs are known"""
@@ -51,18 +51,23 @@ def draw_panels(panels: Sequence[Panel], entries: Sequence[Entry], columns: int)
     """The panels that have data, on a grid. With several entries every line gets a panel, and every entry a colour."""
     if len(entries) > 1:
         panels = [alone for panel in panels for alone in _split(panel)]
-    names = datasets(entries)
-    panels = [replace(panel, data=names[panel.dataset]) if panel.dataset < len(names) else panel for panel in panels]
+    known = datasets(entries)
+    panels = [replace(panel, data=known[panel.dataset]) if panel.dataset < len(known) else panel for panel in panels]
     panels = [panel for panel in panels if _has_data(panel, entries)]
     if not panels:
         return None
+    columns, scale = style.columns_of(columns)
     rows = -(-len(panels) // columns)
-    figure = style.new_figure(0.15 + 2.75 * rows + (0.35 if len(entries) > 1 else 0))
+    names = [entry.label for entry in entries]
+    figure = style.new_figure((0.15 + style.ROW * rows) * scale + style.legend_height(names))
+    told = [style.fold(_how(panel, entries), columns) for panel in panels]
+    most = max(text.count("\n") for text in told) + 1
     grid = figure.subplots(rows, columns, squeeze=False)
     for i, axes in enumerate(grid.flat):
         if i >= len(panels):
             axes.remove()
             continue
+        style.heading(axes, panels[i].title.format(data=style.shorten(panels[i].data)), told[i], most)
         _draw(axes, panels[i], entries)
         if i + columns >= len(panels):
             axes.set_xlabel("RL step")
@@ -106,10 +111,9 @@ def _draw(axes: "Axes", panel: Panel, entries: Sequence[Entry]) -> None:
                 shown.append(raw)
             values += [value for points in shown for value in points.values()]
             end = list(curve.mean.values())[-1]
-            labels.append((end, f"{line.label} {style.value_text(end, panel.unit)}".strip(), colour))
-    style.heading(axes, panel.title.format(data=style.shorten(panel.data)), _how(panel, entries))
+            labels.append((end, f"{line.label} {scales.value_text(end, panel.unit)}".strip(), colour))
     axes.set_ylabel(panel.y)
-    style.finish_axes(axes, last, panel.unit, values)
+    scales.finish_axes(axes, last, panel.unit, values)
     style.end_labels(axes, labels)
 
 

@@ -60,7 +60,9 @@ def results(entries: Sequence[Entry], wanted: Sequence[str] = ()) -> tuple[list[
                 notes[f"{entry.label}: no evaluation on {name} yet, left out"] = None
                 continue
             if behind := [step for step in steps if step < furthest]:
-                notes[f"{entry.label}: {len(behind)} of {len(steps)} runs have no evaluation at step {furthest} yet, left out"] = None
+                notes[
+                    f"{entry.label}: {len(behind)} of {len(steps)} runs have no evaluation at step {furthest} yet, left out"
+                ] = None
             rows.append(_result(entry.label, name, runs, furthest))
     return rows, list(notes)
 

@@ -34,7 +34,7 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: in
 
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-         ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}"}  # fmt: skip
+         ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"{\char34}", "[": "{[}", "]": "{]}"}  # fmt: skip
 LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 

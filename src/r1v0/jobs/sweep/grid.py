@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1v0 import config
 from r1v0.base.errors import UserError
 from r1v0.config import DEFAULT, Config
 from r1v0.report.groups import SEED, short_names

@@ -54,7 +54,7 @@ def _with_threads(cell: Cell, threads: Any) -> Cell:
 
 
 def _described(cells: Sequence[Cell]) -> dict[str, Any]:
-    settings = {key: config.value_of(cells[0].config, key) for key in config.keys()}
+    settings = {key: config.value_of(cells[0].config, key) for key in config.described()}
     return {"cells": {cell.name: list(cell.sets) for cell in cells}, "settings": settings}
 
 

@@ -75,7 +75,9 @@ def shared_threads(cells: Sequence[Cell], jobs: int, cores: int) -> int:
     those that were said, than there are `cores`."""
     if not 1 <= jobs <= cores:
         raise UserError(f"--jobs is {jobs}: expected at least 1 and at most {cores}, the cores of this machine")
-    said = max((cell.config.threads or cores for cell in cells if not cell.own_threads or cell.config.threads), default=1)
+    said = max(
+        (cell.config.threads or cores for cell in cells if not cell.own_threads or cell.config.threads), default=1
+    )
     if jobs > 1 and jobs * said > cores:
         raise UserError(
             f"--jobs {jobs} with threads={said} takes {jobs * said} of {cores} cores: expected at most --jobs "

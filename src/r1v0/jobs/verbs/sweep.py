@@ -37,9 +37,7 @@ def add(verb: Verb) -> None:
     )
     table.add_argument("--on", metavar="NAME[,NAME]", help="datasets to tell of (default: all that were evaluated)")
     forms = table.add_mutually_exclusive_group()
-    forms.add_argument(
-        "--format", choices=("markdown", "latex", "csv"), default="markdown", help="(default: markdown)"
-    )
+    forms.add_argument("--format", choices=("markdown", "latex", "csv"), default="markdown", help="(default: markdown)")
     for name in ("latex", "csv"):
         forms.add_argument(f"--{name}", dest="format", action="store_const", const=name, help=f"--format {name}")
     table.set_defaults(run=_table)
