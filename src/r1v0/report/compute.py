@@ -67,7 +67,8 @@ def _stack(axes: "Axes", run: Run) -> None:
     elif steps:
         axes.stackplot(steps, [layers[stage] for stage in used], colors=[STAGES[stage] for stage in used], linewidth=0)
     axes.set_ylabel("seconds")
-    style.heading(axes, "Seconds per step", "colours as in the bar below; evaluations not included")
+    about = style.fold("colours as in the bar below; evaluations not included", 2)
+    style.heading(axes, "Seconds per step", about, about.count("\n") + 1)
     scales.finish_axes(axes, max(steps, default=1), "number", list(whole.values()))
 
 
@@ -91,7 +92,8 @@ def _tokens(axes: "Axes", run: Run) -> None:
     elif trained < 0.995 * sampled:
         about = f"{100 * (1 - trained / sampled):.0f} % of the sampled ones were not trained on"
     axes.set_ylabel("tokens")
-    style.heading(axes, "Completion tokens per step", about)
+    about = style.fold(about, 2)
+    style.heading(axes, "Completion tokens per step", about, about.count("\n") + 1)
     values = [value for points in raw.values() for value in points.values()]
     scales.finish_axes(axes, max(raw["sampled"], default=1), "number", values)
     style.end_labels(axes, labels)
@@ -143,7 +145,8 @@ def _bars(axes: "Axes", entries: Sequence[Entry], totals: Sequence[dict[str, flo
     axes.set_xticks([])
     axes.grid(False)
     axes.spines["bottom"].set_visible(False)
-    axes.set_title("Where the time went", pad=10)
+    # On a narrow page the legend, to the right of the title, needs the line below it.
+    axes.set_title("Where the time went", pad=10 if style.page_width() >= 6.5 else 24)
     names = [stage for stage in STAGES if any(total[stage] > 0 for total in totals)]
     axes.legend([Patch(color=STAGES[stage]) for stage in names], names, loc="lower right", bbox_to_anchor=(1,
                   1), ncols=5,

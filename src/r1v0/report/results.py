@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from r1v0.base.errors import unknown
 from r1v0.base.means import mean
 from r1v0.base.stats import mean_interval
+from r1v0.report.compute import totals
 from r1v0.report.series import Entry, Run, datasets
 from r1v0.report.status import amount, share
 from r1v0.report.table import latex_table, markdown_table
@@ -87,26 +88,13 @@ def _result(setting: str, dataset: str, runs: Sequence[Run], step: int) -> Resul
     return Result(
         setting, dataset, len(runs), step, accuracy, gain if step else None, "problems" if alone else "seeds",
         average([at(run, "length") for run in runs]), average([at(run, "truncated_frac") for run in runs]),
-        mean(_sum(run, "tokens/sampled", step) for run in runs), mean(_hours(run, step) for run in runs),
+        mean(sum(run.train("tokens/sampled").values()) for run in runs),
+        mean(sum(totals(run).values()) / 3600 for run in runs),
     )  # fmt: skip
 
 
 def _own(value: float | None, low: float | None, high: float | None) -> Interval | None:
     return None if value is None or low is None or high is None else (value, low, high)
-
-
-def _sum(run: Run, key: str, step: int) -> float:
-    return sum(value for at, value in run.train(key).items() if at <= step)
-
-
-def _hours(run: Run, step: int) -> float:
-    evaluations = (points for name in _evaluated(run) for points in [run.held_out(name, "time_s")])
-    seconds = sum(value for points in evaluations for at, value in points.items() if at <= step)
-    return (_sum(run, "time/step_s", step) + seconds) / 3600
-
-
-def _evaluated(run: Run) -> list[str]:
-    return list(dict.fromkeys(str(row.get("dataset")) for row in run.evals))
 
 
 HEADS = (

@@ -114,12 +114,13 @@ def size(points: float) -> float:
 def columns_of(wanted: int) -> tuple[int, float]:
     """How many of `wanted` panels stand side by side (one, where the figure is too narrow for more), and how many times
     higher than the screen's rows are, for the width, those that have room for titles and curves."""
-    width = _width()
+    width = page_width()
     columns = wanted if width >= NARROW else 1
     return columns, max(wanted / columns, LEAST_ROW / (ROW * width / WIDTH))
 
 
-def _width() -> float:
+def page_width() -> float:
+    """Inches of the figures that are drawn now."""
     import matplotlib
 
     return float(matplotlib.rcParams["figure.figsize"][0])
@@ -131,8 +132,7 @@ def new_figure(height: float) -> "Figure":
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.06)
-    width = _width()
-    return Figure(figsize=(width, height * width / WIDTH), layout=layout)
+    return Figure(figsize=(page_width(), height * page_width() / WIDTH), layout=layout)
 
 
 def save(figure: "Figure", path: Path) -> Path:
@@ -156,7 +156,7 @@ def save(figure: "Figure", path: Path) -> Path:
 
 def fold(text: str, columns: int) -> str:
     """A subtitle on as many lines as a panel's width needs, broken behind semicolons and commas."""
-    room = int((_width() / columns - MARGIN) * 72 / (LETTER * size(SUBTITLE)))
+    room = int((page_width() / columns - MARGIN) * 72 / (LETTER * size(SUBTITLE)))
     lines = [""]
     for piece in re.split(r"(?<=[;,]) ", text):
         if lines[-1] and len(lines[-1]) + 1 + len(piece) > room:
@@ -222,8 +222,11 @@ def end_labels(axes: "Axes", labels: Sequence[tuple[float, str, str]]) -> None:
 
 def _height(axes: "Axes") -> float:
     """Inches of the axes, roughly: before a figure is drawn, its layout is not known."""
-    place = axes.get_subplotspec()
-    return PANEL_HEIGHT * _width() / WIDTH * 2 / (place.get_gridspec().ncols if place is not None else 1)
+    from matplotlib.figure import Figure
+
+    place, figure = axes.get_subplotspec(), axes.get_figure()
+    width = figure.get_figwidth() if isinstance(figure, Figure) else WIDTH
+    return PANEL_HEIGHT * width / WIDTH * 2 / (place.get_gridspec().ncols if place is not None else 1)
 
 
 def drawn(
@@ -253,13 +256,13 @@ def shorten(name: str) -> str:
 def legend_columns(labels: Sequence[str]) -> int:
     """How many names of a legend stand side by side."""
     each = (1.1 * LETTER * max(len(shorten(label)) for label in labels) + 5) * size(10) / 72
-    return max(1, min(4, len(labels), int(_width() / each)))
+    return max(1, min(4, len(labels), int(page_width() / each)))
 
 
 def legend_height(labels: Sequence[str]) -> float:
     """Inches that a legend takes, of a figure of the standard width; nothing for one name."""
     rows = -(-len(labels) // legend_columns(labels))
-    return (0.13 + 0.22 * rows) * size(10) / 10 * WIDTH / _width() if len(labels) > 1 else 0.0
+    return (0.13 + 0.22 * rows) * size(10) / 10 * WIDTH / page_width() if len(labels) > 1 else 0.0
 
 
 def legend(figure: "Figure", labels: Sequence[tuple[str, Look]]) -> None:
