@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from r1v0.base.errors import unknown
+from r1v0.base.errors import UserError, unknown
 from r1v0.base.means import mean
 from r1v0.base.stats import mean_interval
 from r1v0.report.compute import totals
@@ -45,12 +45,14 @@ class Result:
 def results(entries: Sequence[Entry], wanted: Sequence[str] = ()) -> tuple[list[Result], list[str]]:
     """The rows of all entries on each dataset (those `wanted`, else all), and lines about what was left out.
 
-    Raises UserError for a dataset that nobody evaluated.
+    Raises UserError for a dataset that nobody evaluated, and where nothing is evaluated at all.
     """
     known = datasets(entries)
+    if not known:
+        raise UserError("these runs have no evaluation yet (eval.on may be []): a table compares evaluations")
     for name in wanted:
         if name not in known:
-            raise unknown("dataset", name, known or ["(nothing is evaluated yet)"])
+            raise unknown("dataset", name, known)
     rows, notes = list[Result](), dict[str, None]()
     for name in wanted or known:
         for entry in entries:
