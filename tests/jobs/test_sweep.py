@@ -105,6 +105,8 @@ def test_a_run_is_done_with_its_last_checkpoint_and_its_last_evaluation(tmp_path
         file.write(json.dumps(evals_row(5)) + "\n")
     assert is_done(run, settings)
     assert not is_done(tmp_path / "nowhere", settings)
+    (run / "evals.jsonl").write_text("damaged\n" + json.dumps(evals_row(5)) + "\n")
+    assert not is_done(run, settings)
 
 
 def test_why_a_run_failed_is_a_line(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from shutil import rmtree
 from r1v0.base.errors import Interrupted, UserError
 from r1v0.base.interrupts import WITH_INPUT, stoppable
 from r1v0.base.lock import hold
+from r1v0.base.notes import to_stderr
 from r1v0.config import Config
 from r1v0.jobs.sweep.grid import Cell
 from r1v0.report.cells import Board, Watched
@@ -87,10 +88,13 @@ def shared_threads(cells: Sequence[Cell], jobs: int, cores: int) -> int:
 
 
 def is_done(folder: Path, config: Config) -> bool:
-    """Whether a run has its last checkpoint and its last evaluation."""
+    """Whether a run has its last checkpoint and its last evaluation. A damaged log is not: going on with it says so."""
     if not (folder / runlog.CHECKPOINTS / checkpoint_name(config.steps)).is_dir():
         return False
-    evaluated = {row.get("dataset") for row in records.read_evals(folder) if row["step"] == config.steps}
+    try:
+        evaluated = {row.get("dataset") for row in records.read_evals(folder) if row["step"] == config.steps}
+    except UserError:
+        return False
     return {eval_name(spec) for spec in config.eval.on} <= evaluated
 
 
@@ -169,6 +173,8 @@ def _stopped_in_the_end(jobs: Sequence[Job]) -> Iterator[None]:
 
 def _stop(jobs: Sequence[Job]) -> None:
     running = [job.process for job in jobs if job.process is not None]
+    if running:
+        to_stderr(f"stopping {len(running)} runs with a checkpoint each; a second signal kills them")
     try:
         with stoppable() as check:
             _signal(running, signal.SIGINT)

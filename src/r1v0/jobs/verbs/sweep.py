@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 
 from r1v0.base.command import typed
 from r1v0.base.errors import Interrupted, UserError
@@ -80,5 +79,5 @@ def _table(arguments: argparse.Namespace) -> None:
     names = [name.strip() for name in arguments.on.split(",")] if arguments.on else []
     rows, notes = results(load(parse_settings(arguments.runs)), names)
     for note in notes:
-        print(f"r1v0: {note}", file=sys.stderr)
+        to_stderr(note)
     print(written(rows, arguments.format), end="")
