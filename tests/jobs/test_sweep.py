@@ -147,7 +147,7 @@ def test_a_folder_that_another_sweep_works_in_is_refused(tmp_path: Path, capsys:
 
 
 GRID = ["--set", "optimizer.lr=1e-4,3e-4", "--seeds", "0,1", *sets("steps=12", "grpo.groups=4", "grpo.group_size=4"),
-        *sets("eval.every=4", "eval.max_problems=16", "checkpoints.every=4", "sampling.max_new_tokens=64")]  # fmt: skip
+        *sets("eval.every=4", 'eval.on=["countdown"]', "eval.max_problems=16", "checkpoints.every=4", "sampling.max_new_tokens=64")]  # fmt: skip
 
 
 def start(out: Path, jobs: int) -> subprocess.Popen[bytes]:

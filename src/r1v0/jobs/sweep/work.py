@@ -174,7 +174,7 @@ def _stopped_in_the_end(jobs: Sequence[Job]) -> Iterator[None]:
 def _stop(jobs: Sequence[Job]) -> None:
     running = [job.process for job in jobs if job.process is not None]
     if running:
-        to_stderr(f"stopping {len(running)} runs with a checkpoint each; a second signal kills them")
+        to_stderr("stopping what runs, with a checkpoint each; a second signal kills it")
     try:
         with stoppable() as check:
             _signal(running, signal.SIGINT)
