@@ -16,7 +16,7 @@ from r1v0.base.lock import hold
 from r1v0.cli import main
 from r1v0.jobs.sweep.grid import Cell, make_cells
 from r1v0.jobs.sweep.record import recorded
-from r1v0.jobs.sweep.work import _reason, is_done, shared_threads
+from r1v0.jobs.sweep.work import _reason, _tidy, is_done, shared_threads
 from tests.faults.test_resume import assert_same_run
 from tests.run_folders import evals_row, write_run
 from tests.test_cli import sets
@@ -107,6 +107,15 @@ def test_a_run_is_done_with_its_last_checkpoint_and_its_last_evaluation(tmp_path
     assert not is_done(tmp_path / "nowhere", settings)
     (run / "evals.jsonl").write_text("damaged\n" + json.dumps(evals_row(5)) + "\n")
     assert not is_done(run, settings)
+
+
+def test_checkpoints_that_only_an_interruption_made_go_when_the_run_is_done(tmp_path: Path) -> None:
+    settings = config.resolve("countdown", sets=["steps=10", "checkpoints.every=4"])
+    for name in ("00000", "00000.01", "00003", "00004", "00004.02", "00008", "00009", "00010"):
+        (tmp_path / "checkpoints" / f"step-{name}").mkdir(parents=True)
+    _tidy(tmp_path, settings)
+    left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert left == ["step-00004", "step-00008", "step-00010"]
 
 
 def test_why_a_run_failed_is_a_line(tmp_path: Path) -> None:

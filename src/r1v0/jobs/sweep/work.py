@@ -156,7 +156,8 @@ def _tidy(folder: Path, config: Config) -> None:
     one."""
     for path in checkpoints_in(folder):
         step, updates = place(path)
-        if updates >= 0 or (step % config.checkpoints.every and step != config.steps):
+        regular = step == config.steps or (step > 0 and step % config.checkpoints.every == 0)
+        if updates >= 0 or not regular:
             gone = path.with_name(f".{path.name}.removed")
             with suppress(OSError):  # a checkpoint too many harms nobody
                 path.rename(gone)
