@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from r1v0 import __version__
 from r1v0.base.command import typed
 from r1v0.base.errors import Interrupted, Told, UserError
+from r1v0.base.interrupts import stop_with_input
 from r1v0.jobs.arguments import Parser
 from r1v0.jobs.launch import end
-from r1v0.jobs.verbs import models, read, report, runs, settings
+from r1v0.jobs.verbs import models, read, report, runs, settings, sweep
 
 # What the system says of a path that a user should not have given; any other OSError is a defect of ours.
 NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
-VERBS = (models, runs, read, report, settings)
+VERBS = (models, runs, read, report, settings, sweep)
 """modules that each add some verbs"""
 
 
@@ -54,6 +55,7 @@ def _run(argv: Sequence[str] | None) -> int:
     # holds the core that the other needs: a decoding step of the tiny model took 28 ms instead of 7 (median, one busy
     # core of two). Waiting asleep costs nothing measurable on an idle machine. Must be set before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    stop_with_input()
     try:
         arguments = parser().parse_args(argv)
         result: int | None = arguments.run(arguments)

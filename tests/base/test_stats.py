@@ -11,9 +11,11 @@ from r1v0.base.means import mean
 from r1v0.base.stats import (
     accuracy_interval,
     majority_correct,
+    mean_interval,
     paired_difference,
     pass_at_k,
     powers_up_to,
+    student_t95,
     unpaired_difference,
     wilson,
 )
@@ -203,6 +205,25 @@ def test_unpaired_by_hand() -> None:
     """.5 [.2, .7] before and .6 [.25, .95] after: .1 less sqrt(.35^2 + .2^2), and more by sqrt(.35^2 + .3^2)."""
     found = unpaired_difference((0.5, 0.2, 0.7), (0.6, 0.25, 0.95))
     assert found == pytest.approx((0.1, 0.1 - math.sqrt(0.1625), 0.1 + math.sqrt(0.2125)))
+
+
+@pytest.mark.parametrize(
+    ("freedom", "t"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (5, 2.5706), (9, 2.2622), (30, 2.0423), (120, 1.9799)],
+)
+def test_student_by_its_printed_table(freedom: int, t: float) -> None:
+    assert student_t95(freedom) == pytest.approx(t, abs=6e-5)
+
+
+def test_student_of_many_is_the_normal() -> None:
+    assert student_t95(100_000) == pytest.approx(1.95996, abs=5e-5)
+
+
+def test_the_interval_of_a_mean_by_hand() -> None:
+    """1, 2, 6: mean 3, s = sqrt(14 / 2), and t(2) = 4.30265."""
+    half = 4.302653 * math.sqrt(7 / 3)
+    assert mean_interval([1, 2, 6]) == pytest.approx((3, 3 - half, 3 + half), rel=1e-6)
+    assert mean_interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
 
 
 def test_lists_that_do_not_belong_together_are_no_statistic() -> None:

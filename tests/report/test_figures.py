@@ -29,7 +29,7 @@ from r1v0.report import (
     plot_groups,
     style,
 )
-from r1v0.report.scale import Unit, push_apart, value_text
+from r1v0.report.scale import Unit, finish_axes, push_apart, value_text
 from r1v0.report.series import Curve, aggregate, datasets, load, smooth, smoothing_width
 from r1v0.rollouts.evaluate import Gain
 from r1v0.runs.health import Alarm
@@ -282,7 +282,7 @@ def test_numbers_past_all_reason_are_left_out(tmp_path: Path) -> None:
 @given(st.floats(-1e300, 1e300), st.floats(-1e300, 1e300), st.sampled_from(["share", "number", "log"]))
 def test_any_two_values_have_few_ticks(a: float, b: float, unit: Unit) -> None:
     axes = Figure().subplots()
-    style.finish_axes(axes, 10, unit, [a, b])
+    finish_axes(axes, 10, unit, [a, b])
     if axes.get_yscale() == "linear":
         assert 1 <= len(axes.get_yticks()) <= 8
         assert axes.get_ylim()[0] <= min(a, b, 0) <= max(a, b, 0) <= axes.get_ylim()[1]
@@ -409,7 +409,7 @@ def test_values_beside_a_line(value: float, unit: Unit, text: str) -> None:
 )
 def test_ticks_are_round_and_start_at_zero(highest: float, unit: Unit, ticks: list[str]) -> None:
     axes = Figure().subplots()
-    style.finish_axes(axes, 10, unit, [highest])
+    finish_axes(axes, 10, unit, [highest])
     assert [label.get_text() for label in axes.get_yticklabels()] == ticks
 
 
@@ -428,7 +428,7 @@ def test_every_run_has_a_look_of_its_own(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 8, 12, 20, 40])
 def test_labels_of_many_runs_stay_beside_their_axes(count: int) -> None:
     axes = Figure(figsize=(4, 2.75)).subplots()
-    style.finish_axes(axes, 10, "share", [0.8])
+    finish_axes(axes, 10, "share", [0.8])
     style.end_labels(axes, [(0.8, f"{i}", "#000000") for i in range(count)])
     heights = sorted(float(text.xy[1]) for text in axes.texts)  # type: ignore[attr-defined]
     assert heights[0] >= -0.1
@@ -465,6 +465,91 @@ def test_a_pdf_has_real_type_at_its_printed_size(run: Path, tmp_path: Path) -> N
     box = re.search(rb"/MediaBox \[ ?([\d. ]+) ?\]", data)
     assert box is not None
     assert float(box[1].split()[2]) == pytest.approx(6.5 * 72)
+
+
+def test_chosen_panels_are_one_picture_in_their_order(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+    save = style.save
+
+    def saved(figure: Figure, path: Path) -> Path:
+        titles[:] = [axes.get_title(loc="left") for axes in figure.axes]
+        return save(figure, path)
+
+    monkeypatch.setattr(style, "save", saved)
+    one = {"a": [run]}
+    assert plot_groups(one, None, ["entropy", "hard-accuracy"]) == [run / "figures" / "panels.png"]
+    assert titles == ["Entropy", "Accuracy on countdown-hard"]
+    assert plot_groups(one, tmp_path / "x", ["length-by-verdict"]) == [tmp_path / "x" / "panels.png"]
+    assert titles == ["Length by verdict"]
+    both = {"a": [run], "b": [run]}
+    plot_groups(both, tmp_path / "c.png", ["length-by-verdict"])
+    assert titles == ["Length by verdict: right", "Length by verdict: wrong"]
+    plot_groups(both, tmp_path / "c.png")
+    assert {"Length by verdict: right", "Length by verdict: wrong", "Entropy", "Training reward"} <= set(titles)
+    plot_groups(one, tmp_path / "c.png")
+    assert "Entropy" not in titles
+    with pytest.raises(UserError, match="did you mean 'entropy'"):
+        plot_groups(one, tmp_path / "c.png", ["entrpy"])
+
+
+def test_every_panel_has_a_name() -> None:
+    named = list(figures.PANELS.values())
+    assert named == [*figures.CURVES, *figures.LENGTH, *figures.HEALTH, *figures.WORDS]
+    assert figures.PANELS["hard-accuracy"].dataset == 1
+    assert figures.PANELS["mismatch-kl"].lines[0].train == "policy/mismatch_kl"
+    assert figures.PANELS["kl"].lines[0].train == "policy/kl"
+    assert figures.PANELS["clipped"].lines[0].train == "policy/clip_frac"
+
+
+@pytest.mark.parametrize(("width", "columns"), [(3.3, 1), (5.5, 2), (9.0, 2)])
+def test_a_figure_is_as_wide_as_its_page(
+    run: Path, tmp_path: Path, width: float, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Figure] = []
+    monkeypatch.setattr(style, "save", lambda figure, path: found.append(figure))
+    plot_groups({"a": [run]}, tmp_path / "c.png", (), width)
+    (figure,) = found
+    assert figure.get_figwidth() == width
+    place = figure.axes[0].get_subplotspec()
+    assert place is not None
+    assert place.get_gridspec().ncols == columns
+    assert figure.get_figheight() / place.get_gridspec().nrows >= 1.95
+    assert figure.axes[0].yaxis.label.get_fontsize() == 8
+
+
+@pytest.mark.parametrize("width", [-1.0, 0.0, 1.9, 41.0, float("nan"), float("inf")])
+def test_a_width_without_room_is_refused(run: Path, tmp_path: Path, width: float) -> None:
+    with pytest.raises(UserError, match="--width"):
+        plot_groups({"a": [run]}, tmp_path / "c.png", (), width)
+
+
+def test_a_printed_pdf_has_the_width_that_was_asked_for(run: Path, tmp_path: Path) -> None:
+    (path,) = plot_groups({"a": [run]}, tmp_path / "c.pdf", ["accuracy"], 3.3)
+    box = re.search(rb"/MediaBox \[ ?([\d. ]+) ?\]", path.read_bytes())
+    assert box is not None
+    assert float(box[1].split()[2]) == pytest.approx(3.3 * 72, abs=0.1)
+
+
+def test_subtitles_are_folded_where_a_panel_ends() -> None:
+    text = "256 held-out problems; mean and range of 3 runs"
+    with matplotlib.rc_context(style.RC):  # type: ignore[arg-type]
+        assert style.fold(text, 2) == text
+    with matplotlib.rc_context(style.RC | style.PRINTED | {"figure.figsize": (5.5, 4)}):  # type: ignore[arg-type]
+        assert style.fold(text, 2) == "256 held-out problems;\nmean and range of 3 runs"
+        assert style.fold(text, 1) == text
+
+
+def test_a_legend_has_room_on_its_page() -> None:
+    labels = [f"variant=dapo, lr=0.000{i}" for i in range(1, 9)]  # 23 letters each
+    with matplotlib.rc_context(style.RC):  # type: ignore[arg-type]
+        assert style.legend_columns(labels) == 3
+        assert style.legend_columns(["a", "b"]) == 2
+        assert style.legend_height(["a"]) == 0
+        assert style.legend_height(["a", "b"]) == pytest.approx(0.35)
+    with matplotlib.rc_context(style.RC | style.PRINTED | {"figure.figsize": (3.3, 4)}):  # type: ignore[arg-type]
+        assert style.legend_columns(labels) == 1
 
 
 # ---- evaluations ----

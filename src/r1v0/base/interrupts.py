@@ -5,6 +5,7 @@ done. A second signal is an order. One within a second is the same wish: a termi
 processes alike, and torchrun passes it on.
 """
 
+import os
 import signal
 import threading
 import time
@@ -16,6 +17,8 @@ from r1v0.base.errors import Interrupted
 
 SAME_WISH = 1.0
 """seconds"""
+WITH_INPUT = "R1V0_STOP_WITH_INPUT"
+"""environment variable of a child: the end of its standard input, which its parent holds open, is a Ctrl-C"""
 
 
 @contextmanager
@@ -44,3 +47,17 @@ def stoppable() -> Iterator[Callable[[], None]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+def stop_with_input() -> None:
+    """Where WITH_INPUT is set, turn the end of standard input into a SIGINT: a parent that is gone, however it ended,
+    leaves no child at work. Works wherever there are pipes; children of this process do not inherit it."""
+    if not os.environ.pop(WITH_INPUT, ""):
+        return
+
+    def wait() -> None:
+        while os.read(0, 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=wait, name="stop-with-input", daemon=True).start()

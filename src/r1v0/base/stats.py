@@ -93,6 +93,37 @@ def unpaired_difference(
     return q - p, q - p - math.hypot(q - q_low, p_high - p), q - p + math.hypot(q_high - q, p - p_low)
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """(mean, low, high) at 95 % of at least two independent values, by Student's t: mean -+ t s / sqrt(n)."""
+    n, centre = len(values), mean(values)
+    spread = math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (n - 1))
+    half = student_t95(n - 1) * spread / math.sqrt(n)
+    return centre, centre - half, centre + half
+
+
+def student_t95(freedom: int) -> float:
+    """The t that Student's distribution of so many degrees of freedom stays within, on both sides, at 95 %.
+
+    By bisection of its distribution function, which for whole degrees of freedom is a finite sum (Abramowitz and
+    Stegun, 26.7.3 and 26.7.4; t = sqrt(freedom) tan(angle)).
+    """
+
+    def inside(angle: float) -> float:
+        sine, square = math.sin(angle), math.cos(angle) ** 2
+        term = math.cos(angle) if freedom % 2 else 1.0
+        total = 0.0
+        for power in range(freedom % 2, freedom - 1, 2):
+            total += term
+            term *= square * (power + 1) / (power + 2)
+        return (angle + sine * total) * 2 / math.pi if freedom % 2 else sine * total
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if inside(middle) < 0.95 else (low, middle)
+    return math.sqrt(freedom) * math.tan((low + high) / 2)
+
+
 def pass_at_k(samples: int, correct: int, k: int) -> float:
     """Chance that one of k samples is right, unbiased from `correct` of `samples` (Chen et al., arXiv 2107.03374,
     eq. 1)."""

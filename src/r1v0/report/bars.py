@@ -24,8 +24,10 @@ ROOM = 0.2
 Row = Mapping[str, Any]
 
 
-def plot_evaluations(groups: Mapping[str, Sequence[Path]], out: Path | None = None) -> list[Path]:
-    """Draw label -> evaluation folders as bars; the files written. Without `out` one evaluation's figure goes to its
+def plot_evaluations(
+    groups: Mapping[str, Sequence[Path]], out: Path | None = None, width: float | None = None
+) -> list[Path]:
+    """Draw label -> evaluation folders as bars, `width` inches wide in print; the files written. Without `out` one evaluation's figure goes to its
     figures/ folder and several ones' to ./compare.png; without a suffix `out` is a folder. Raises UserError as
     `plot` does."""
     folders = [folder for found in groups.values() for folder in found]
@@ -42,7 +44,7 @@ def plot_evaluations(groups: Mapping[str, Sequence[Path]], out: Path | None = No
         rows = [(label, row) for label, entry in zip(labels, entries, strict=True) for row in entry.runs[0].evals]
         return _draw(sorted(rows, key=lambda pair: names.index(str(pair[1].get("dataset")))), len(labels) > 1)
 
-    return [path] if style.drawn(draw, load(groups), path) else []
+    return [path] if style.drawn(draw, load(groups), path, width) else []
 
 
 def _draw(rows: Sequence[tuple[str, Row]], several: bool) -> "Figure | None":

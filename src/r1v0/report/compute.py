@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from r1v0.report import style
-from r1v0.report.scale import value_text
+from r1v0.report.scale import finish_axes, value_text
 from r1v0.report.series import Entry, Run, aggregate, smooth, smoothing_width
 from r1v0.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
@@ -68,8 +68,9 @@ def _stack(axes: "Axes", run: Run) -> None:
     elif steps:
         axes.stackplot(steps, [layers[stage] for stage in used], colors=[STAGES[stage] for stage in used], linewidth=0)
     axes.set_ylabel("seconds")
-    style.heading(axes, "Seconds per step", "colours as in the bar below; evaluations not included")
-    style.finish_axes(axes, max(steps, default=1), "number", list(whole.values()))
+    about = style.fold("colours as in the bar below; evaluations not included", 2)
+    style.heading(axes, "Seconds per step", about, about.count("\n") + 1)
+    finish_axes(axes, max(steps, default=1), "number", list(whole.values()))
 
 
 def _tokens(axes: "Axes", run: Run) -> None:
@@ -92,9 +93,10 @@ def _tokens(axes: "Axes", run: Run) -> None:
     elif trained < 0.995 * sampled:
         about = f"{100 * (1 - trained / sampled):.0f} % of the sampled ones were not trained on"
     axes.set_ylabel("tokens")
-    style.heading(axes, "Completion tokens per step", about)
+    about = style.fold(about, 2)
+    style.heading(axes, "Completion tokens per step", about, about.count("\n") + 1)
     values = [value for points in raw.values() for value in points.values()]
-    style.finish_axes(axes, max(raw["sampled"], default=1), "number", values)
+    finish_axes(axes, max(raw["sampled"], default=1), "number", values)
     style.end_labels(axes, labels)
 
 
@@ -117,7 +119,7 @@ def _lines(axes: "Axes", entries: Sequence[Entry], key: str, title: str) -> None
     most = max(len(entry.runs) for entry in entries)
     axes.set_ylabel("seconds" if key.startswith("time") else "tokens")
     style.heading(axes, title, "smoothed" + (f"; mean and range of {most} runs" if most > 1 else ""))
-    style.finish_axes(axes, last, "number", values)
+    finish_axes(axes, last, "number", values)
     style.end_labels(axes, labels)
 
 
@@ -144,7 +146,8 @@ def _bars(axes: "Axes", entries: Sequence[Entry], totals: Sequence[dict[str, flo
     axes.set_xticks([])
     axes.grid(False)
     axes.spines["bottom"].set_visible(False)
-    axes.set_title("Where the time went", pad=10)
+    # On a narrow page the legend, to the right of the title, needs the line below it.
+    axes.set_title("Where the time went", pad=10 if style.page_width() >= 6.5 else 24)
     names = [stage for stage in STAGES if any(total[stage] > 0 for total in totals)]
     axes.legend([Patch(color=STAGES[stage]) for stage in names], names, loc="lower right", bbox_to_anchor=(1,
                   1), ncols=5,

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1v0.base.errors import UserError
+from r1v0.base.errors import UserError, unknown
 from r1v0.report import compute, style
 from r1v0.report.bars import plot_evaluations
+from r1v0.report.panel_names import NAMES
 from r1v0.report.panels import Line, Panel, draw_panels
 from r1v0.report.series import Entry, datasets, load, parse_groups
 from r1v0.report.style import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY
@@ -76,6 +77,9 @@ HEALTH = (
     Panel("KL to the starting model", (Line(GREEN, "policy/kl"),), y="nats per token", hide_zero=True),
 )
 WORDS = (REFLECTION, replace(REFLECTION, lines=(Line(PURPLE, held="reflection_frac"),), dataset=1))
+PANELS = dict(zip(NAMES, (*CURVES, *LENGTH, *HEALTH, *WORDS), strict=True))
+COMPARED = (*CURVES, LENGTH[0], HEALTH[0])
+"""panels of the one picture that several runs get: length by verdict and entropy beside the curves"""
 
 
 def _curves(entries: Sequence[Entry]) -> "Figure | None":
@@ -135,20 +139,41 @@ def plot(runs: Sequence[Path], out: Path | None = None, labels: Sequence[str] | 
     return plot_groups({label: [run] for label, run in zip(labels, runs, strict=True)}, out)
 
 
-def plot_groups(groups: Mapping[str, Sequence[Path]], out: Path | None = None) -> list[Path]:
-    """Draw label -> runs; several runs under a label are drawn as their mean and range. `out` and errors as in
-    `plot`."""
+def plot_groups(
+    groups: Mapping[str, Sequence[Path]],
+    out: Path | None = None,
+    panels: Sequence[str] = (),
+    width: float | None = None,
+) -> list[Path]:
+    """Draw label -> runs; several runs under a label are drawn as their mean and range. `out` and errors as in `plot`.
+
+    `panels` draws those of `PANELS` alone, in this order, as one picture (panels.png). `width` is that of the printed
+    page, in inches: the type is then as large as on paper, and a column that is too narrow for two panels has one.
+    """
     folders = [folder for runs in groups.values() for folder in runs]
     if not folders:
         raise UserError("no run to plot: give one or more run folders")
     evaluations = list(map(runlog.is_evaluation, folders))
     if all(evaluations):
-        return plot_evaluations(groups, out)
+        if panels:
+            raise UserError(f"{folders[0]} is an evaluation, which has one figure: leave out --panels")
+        return plot_evaluations(groups, out, width)
     if any(evaluations):
         one, other = folders[evaluations.index(True)], folders[evaluations.index(False)]
         raise UserError(f"{one} is an evaluation and {other} a run: draw them apart")
     entries = load(groups)
     if out is None:
         out = folders[0] / runlog.FIGURES if len(folders) == 1 else Path("compare.png")
-    wanted = {out: FIGURES["curves"]} if out.suffix else {out / f"{name}.png": draw for name, draw in FIGURES.items()}
-    return [path for path, draw in wanted.items() if style.drawn(draw, entries, path)]
+    wanted = _wanted(out, panels, len(groups))
+    return [path for path, draw in wanted.items() if style.drawn(draw, entries, path, width)]
+
+
+def _wanted(out: Path, names: Sequence[str], entries: int) -> "dict[Path, Callable[[Sequence[Entry]], Figure | None]]":
+    """File -> what draws it."""
+    for name in names:
+        if name not in PANELS:
+            raise unknown("panel", name, PANELS)
+    if not names and not out.suffix:
+        return {out / f"{name}.png": draw for name, draw in FIGURES.items()}
+    shown = [PANELS[name] for name in names] or (CURVES if entries == 1 else COMPARED)
+    return {out if out.suffix else out / "panels.png": lambda found: draw_panels(shown, found, columns=2)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from r1v0.report import style
-from r1v0.report.scale import Unit, value_text
+from r1v0.report.scale import Unit, finish_axes, value_text
 from r1v0.report.series import Curve, Entry, Points, Run, aggregate, datasets, smooth, smoothing_width
 from r1v0.report.status import span
 
@@ -108,13 +108,18 @@ def draw_panels(panels: Sequence[Panel], entries: Sequence[Entry], columns: int)
     panels = with_data(panels, entries)
     if not panels:
         return None
+    columns, scale = style.columns_of(columns)
     rows = -(-len(panels) // columns)
-    figure = style.new_figure(0.15 + 2.75 * rows + (0.35 if len(entries) > 1 else 0))
+    names = [entry.label for entry in entries]
+    figure = style.new_figure((0.15 + style.ROW * rows) * scale + style.legend_height(names))
+    told = [style.fold(how(panel, entries), columns) for panel in panels]
+    most = max(text.count("\n") for text in told) + 1
     grid = figure.subplots(rows, columns, squeeze=False)
     for i, axes in enumerate(grid.flat):
         if i >= len(panels):
             axes.remove()
             continue
+        style.heading(axes, title_of(panels[i]), told[i], most)
         _draw(axes, panels[i], entries)
         if i + columns >= len(panels):
             axes.set_xlabel("RL step")
@@ -147,9 +152,8 @@ def _draw(axes: "Axes", panel: Panel, entries: Sequence[Entry]) -> None:
             style.thin_line(axes, line.raw, colour)
         end = list(line.curve.mean.values())[-1]
         labels.append((end, f"{line.label} {value_text(end, panel.unit)}".strip(), colour))
-    style.heading(axes, title_of(panel), how(panel, entries))
     axes.set_ylabel(panel.y)
-    style.finish_axes(axes, last_step(entries), panel.unit, values_of(lines))
+    finish_axes(axes, last_step(entries), panel.unit, values_of(lines))
     style.end_labels(axes, labels)
 
 

@@ -61,13 +61,19 @@ def open_progress(stream: TextIO | None = None, figures: bool = True, page: Page
     """
     stream = stream or sys.stdout
     display: Progress
-    if stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb") and "utf" in (stream.encoding or "").lower():
+    if is_live(stream):
         from r1v0.report.live import Live
 
         display = Live(stream)
     else:
         display = Plain(stream)
     return Watched(display, figures, page)
+
+
+def is_live(stream: TextIO) -> bool:
+    """Whether a stream is a terminal on which a display can be drawn in place."""
+    utf = "utf" in (stream.encoding or "").lower()
+    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb") and utf
 
 
 def give_memory_back() -> None:

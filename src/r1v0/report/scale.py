@@ -1,4 +1,4 @@
-"""A value axis: its limits, its ticks, and how a value is written beside a line. No drawing library.
+"""A value axis: its limits, its ticks, and how a value is written beside a line.
 
 Decides: shares are percent; an axis starts at 0 unless some values are negative, and a logarithmic one shows whole
 decades.
@@ -7,7 +7,10 @@ decades.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Unit = Literal["share", "number", "log"]
 
@@ -52,6 +55,20 @@ def scale_of(values: Sequence[float], unit: Unit) -> Scale:
     gap = nice_gap(top - bottom)
     ticks = [k * gap for k in range(math.ceil(bottom / gap), math.floor(top / gap + 1e-9) + 1)]
     return Scale(bottom, top, {tick: _tick_text(tick, gap, unit) for tick in ticks})
+
+
+def finish_axes(axes: "Axes", last_step: int, unit: Unit, values: Sequence[float]) -> None:
+    """Limits and ticks of a figure's axes for the values shown: steps are whole; `scale_of` says the rest."""
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
+    axes.set_xlim(0, max(1, last_step))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10], min_n_ticks=2))
+    scale = scale_of(values, unit)
+    if scale.log:
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(scale.bottom, scale.top)
+    axes.set_yticks(list(scale.ticks), list(scale.ticks.values()))
 
 
 def step_ticks(last: int) -> list[int]:

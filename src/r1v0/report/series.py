@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from r1v0.base.errors import UserError
+from r1v0.report.groups import by_settings, model_and_data
 from r1v0.runs import records, runlog
 
 Points = dict[int, float]
@@ -53,9 +54,46 @@ class Curve:
 def parse_groups(arguments: Iterable[str]) -> dict[str, list[Path]]:
     """`RUN`, `label=RUN` or `label=RUN,RUN` (seeds) of the command line as label -> run folders.
 
-    A folder that holds run folders stands for all of them. Without a label the folder's name is taken, with as much
-    of the path before it as tells it from the others. Raises UserError for a folder without a run.
+    A folder that holds run folders stands for all of them: under a label as one group, else as a group for each of
+    their settings. Without a label the folder's name is taken, with as much of the path before it as tells it from the
+    others. Raises UserError for a folder without a run.
     """
+    named = _named(arguments)
+    plain = iter(_short_names([Path(argument) for given, argument, _ in named if given is None]))
+    groups: dict[str, list[Path]] = {}
+    for given, _, runs in named:
+        name = next(plain) if given is None else given
+        split = by_settings(runs) if given is None and not any(map(runlog.is_evaluation, runs)) else {"": runs}
+        for setting, found in split.items():
+            _add(groups, ": ".join(part for part in (name if len(named) > 1 else "", setting) if part) or name, found)
+    return groups
+
+
+def parse_settings(arguments: Iterable[str]) -> dict[str, list[Path]]:
+    """The same arguments, but all runs without a label are grouped together, by their settings alone: where those of
+    all are the same, under their model and data. Raises UserError as `parse_groups`, and for a run given twice."""
+    named = _named(arguments)
+    runs = [run for given, _, found in named if given is None for run in found]
+    places = [run.resolve() for _, _, found in named for run in found]
+    if twice := next((run for run in places if places.count(run) > 1), None):
+        raise UserError(f"{twice} is given twice: its figures would count as those of two seeds; give each run once")
+    groups: dict[str, list[Path]] = {}
+    for setting, found in by_settings(runs).items():
+        _add(groups, setting or model_and_data(found[0]), found)
+    for given, _, found in named:
+        if given is not None:
+            _add(groups, given, found)
+    return groups
+
+
+def _add(groups: dict[str, list[Path]], label: str, runs: list[Path]) -> None:
+    if label in groups:
+        raise UserError(f"the label '{label}' is given twice: expected each label once, its runs joined by commas")
+    groups[label] = runs
+
+
+def _named(arguments: Iterable[str]) -> list[tuple[str | None, str, list[Path]]]:
+    """The label, if there is one, the argument and its run folders."""
     named: list[tuple[str | None, str, list[Path]]] = []
     for argument in arguments:
         label, equals, rest = argument.partition("=")
@@ -66,14 +104,7 @@ def parse_groups(arguments: Iterable[str]) -> dict[str, list[Path]]:
         if not label.strip() or not folders:
             raise UserError(f"'{argument}' names no runs: expected RUN or label=RUN[,RUN...]")
         named.append((label.strip(), argument, [run for folder in folders for run in _runs_in(folder)]))
-    plain = iter(_short_names([Path(argument) for given, argument, _ in named if given is None]))
-    groups: dict[str, list[Path]] = {}
-    for given, _, runs in named:
-        name = next(plain) if given is None else given
-        if name in groups:
-            raise UserError(f"the label '{name}' is given twice: expected each label once, its runs joined by commas")
-        groups[name] = runs
-    return groups
+    return named
 
 
 def load(groups: Mapping[str, Sequence[Path]]) -> list[Entry]:

@@ -1,5 +1,6 @@
-"""Rows of text as aligned columns: for a terminal, as Markdown, and the table that `r1v0 eval` ends with."""
+"""Rows of text as aligned columns: for a terminal, as Markdown and LaTeX, and the table that `r1v0 eval` ends with."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,26 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: in
     """The same as Markdown."""
     rule = ["---" if i < left else "---:" for i in range(len(heads))]
     return "\n".join("| " + " | ".join(row) + " |" for row in (heads, rule, *rows))
+
+
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+         ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"{\char34}", "[": "{[}", "]": "{]}"}  # fmt: skip
+LATEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def latex_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
+    """The same as LaTeX's own tabular, which needs no package."""
+    columns = "".join("l" if i < left else "r" for i in range(len(heads)))
+    lines = [" & ".join(map(latex_text, row)) + r" \\" for row in (heads, *rows)]
+    body = [r"\hline", lines[0], r"\hline", *lines[1:], r"\hline"]
+    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"])
+
+
+def latex_text(text: str) -> str:
+    """A text as LaTeX prints it. A bracket at the start of a row would be read as an option of the row before, and the
+    minus of a number is longer than a hyphen."""
+    escaped = "".join(LATEX.get(character, character) for character in text if character.isprintable())
+    return re.sub(r"(?<![\w.)-])-(?=[\d.])", "$-$", escaped)
 
 
 def _cells(row: Row, rows: Sequence[Row]) -> dict[str, str]:

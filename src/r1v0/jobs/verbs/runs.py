@@ -4,19 +4,29 @@ import argparse
 import shutil
 
 from r1v0.jobs.arguments import Verb, path
+from r1v0.report.panel_names import NAMES
 
 
 def add(verb: Verb) -> None:
     """The arguments of these verbs."""
     plot = verb("plot", "draw the figures of a run or an evaluation, or several over one another")
     plot.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run folder, or LABEL=RUN[,RUN...] for the seeds of one setting"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run folder, folder of runs (grouped by their settings), or LABEL=RUN[,RUN...] for seeds",
     )
     plot.add_argument(
         "--out",
         type=path,
         metavar="FILE",
         help="picture or folder to write (default: RUN/figures/; of several runs ./compare.png)",
+    )
+    plot.add_argument(
+        "--panels", metavar="NAME[,NAME...]", help=f"draw these alone, as one picture: {', '.join(NAMES)}"
+    )
+    plot.add_argument(
+        "--width", type=float, metavar="INCHES", help="width on paper (a column has 3.3, a text 5.5 or 6.5)"
     )
     plot.set_defaults(run=_plot)
 
@@ -32,7 +42,8 @@ def add(verb: Verb) -> None:
 def _plot(arguments: argparse.Namespace) -> None:
     from r1v0.report import parse_groups, plot_groups
 
-    pictures = plot_groups(parse_groups(arguments.runs), arguments.out)
+    panels = [name.strip() for name in arguments.panels.split(",")] if arguments.panels is not None else []
+    pictures = plot_groups(parse_groups(arguments.runs), arguments.out, panels, arguments.width)
     if not pictures:
         print("nothing is logged yet, so nothing is drawn")
     for picture in pictures:
