@@ -30,7 +30,7 @@ from r1v0.runs.runlog import RunLog
 from r1v0.runs.written import Answer, answers_at, parse_all
 from r1v0.tasks.datasets import Problems
 from r1v0.tasks.grading.pool import Verifier
-from r1v0.trainer.checkpoint import TrainerState, prune, restore, save_checkpoint
+from r1v0.trainer.checkpoint import TrainerState, describe, prune, restore, save_checkpoint
 from r1v0.trainer.metrics import rollout_records, step_row
 from r1v0.trainer.policies import fresh
 from r1v0.trainer.probe import probe_memory
@@ -77,6 +77,7 @@ class Trainer:
                 while True:
                     if self.evaluation_is_due():
                         self.evaluate()
+                    self.describe()
                     if self.state.step >= config.steps:
                         break
                     self.take_step()
@@ -125,6 +126,11 @@ class Trainer:
             self.saved = save_checkpoint(folder, self.policy, optimizer, self.state, self.config, self.step)
             prune(folder, self.config, next(iter(self.evals), None), self.saved)
         return self.saved
+
+    def describe(self) -> None:
+        """Give the last checkpoint its model card, if it is of this step: its evaluation came after it."""
+        if self.saved is not None and self.saved.name == checkpoint_name(self.state.step):
+            describe(self.log.folder, self.saved, self.policy, self.state, self.config)
 
     def recover(self, row: Row, groups: Sequence[Group]) -> None:
         """Watch a step that is done and logged, and do what was decided about its alarms: say it, stop, or take the
