@@ -128,6 +128,9 @@ def push_failed(name: str, error: Exception) -> UserError:
 
     if isinstance(error, HFValidationError):
         return UserError(f"'{name}' is not a repository's name ({reason(error)}): expected OWNER/NAME")
+    if isinstance(error, ValueError):  # what the hub reads otherwise than its client: the card's metadata, an upload
+        said = " ".join(str(error).split())
+        return UserError(f"{name} is not pushed, the hub takes it otherwise ({said[:200]}): push again later")
     if not isinstance(error, HfHubHTTPError):
         return UserError(f"{name} is not pushed ({reason(error)}): check the connection, and push again")
     status = error.response.status_code
@@ -138,4 +141,5 @@ def push_failed(name: str, error: Exception) -> UserError:
             f"{name} is not pushed, the token may not write there (HTTP {status}): give a name under your own, or a token "
             "that may write"
         )
-    return UserError(f"{name} is not pushed ({reason(error)}): push again later")
+    said = f"HTTP {status}: {error.server_message or 'no reason is given'}"
+    return UserError(f"{name} is not pushed, the hub answers {said[:200]}: push again later")

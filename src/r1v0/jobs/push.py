@@ -8,6 +8,7 @@ base's name: where somebody keeps files is nobody's business.
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def push(upload: Upload, name: str, private: bool = False) -> str:
     `private` holds for one that is made. Raises UserError: no token, not reached, not ours.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
+    from huggingface_hub.utils import disable_progress_bars
 
     if constants.HF_HUB_OFFLINE:
         raise UserError(
@@ -58,6 +60,8 @@ def push(upload: Upload, name: str, private: bool = False) -> str:
         )
     if get_token() is None:
         raise UserError(f"{name} is not pushed, there is no token: log in with `hf auth login`, or set HF_TOKEN")
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     api, message = HfApi(), f"{upload.checkpoint.name}, by r1v0"
     try:
         api.create_repo(name, private=private or None, exist_ok=True)
