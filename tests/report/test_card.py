@@ -44,14 +44,19 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
+def metadata(card: str) -> dict[str, Any]:
+    data: Any = ModelCard(card).data
+    return dict(data.to_dict())
+
+
 def section(card: str, name: str) -> str:
     return card.split(f"\n## {name}\n\n")[1].split("\n## ")[0].strip()
 
 
 def test_the_hubs_own_library_reads_the_metadata(run: Path) -> None:
     config = resolve("qwen2.5-0.5b-gsm8k", sets=["steps=80"])
-    card = ModelCard(model_card(run, 80, config, {"license": "mit"}, name="me/math"))
-    data = card.data.to_dict()
+    card = model_card(run, 80, config, {"license": "mit"}, name="me/math")
+    data = metadata(card)
     (index,) = data.pop("model-index")
     assert data == {
         "base_model": "Qwen/Qwen2.5-0.5B",
@@ -69,7 +74,7 @@ def test_the_hubs_own_library_reads_the_metadata(run: Path) -> None:
         ])
         for name, value, told in (("countdown", 0.8, "80 % [75, 85]"), ("hard", 0.5, "50 % [45, 55]"))
     ]  # fmt: skip
-    assert card.text.lstrip().startswith("# math\n")
+    assert ModelCard(card).text.lstrip().startswith("# math\n")
 
 
 def test_accuracy_before_and_after_and_the_course(run: Path) -> None:
@@ -143,7 +148,7 @@ def test_nothing_private_is_in_it(run: Path) -> None:
 def test_the_licence_is_the_bases_or_not_known(run: Path, licence: dict[str, str], told: str) -> None:
     card = model_card(run, 80, CONFIG, licence)
     assert section(card, "Base").splitlines()[-1] == f"- its licence: {told}"
-    assert {key: value for key, value in ModelCard(card).data.to_dict().items() if "license" in key} == licence
+    assert {key: value for key, value in metadata(card).items() if "license" in key} == licence
 
 
 @pytest.mark.parametrize(
@@ -231,7 +236,7 @@ def test_names_of_any_kind_do_not_break_it(tmp_path: Path) -> None:
     assert all(line.isprintable() for line in card.splitlines())
     assert "| a\\|b?[2J | 256 x 1 |" in card
     assert "| bare | None x None | - | 100 % (step 80) | - | - | - |" in card
-    assert len(ModelCard(card).data.to_dict()["model-index"][0]["results"]) == 3
+    assert len(metadata(card)["model-index"][0]["results"]) == 3
 
 
 def test_damaged_evaluations_are_one_line(run: Path) -> None:

@@ -52,7 +52,7 @@ def push(upload: Upload, name: str, private: bool = False) -> str:
     `private` holds for one that is made. Raises UserError: no token, not reached, not ours.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if constants.HF_HUB_OFFLINE:
         raise UserError(
