@@ -171,6 +171,7 @@ def test_shipped_folder() -> None:
         "tokenizer.json",
         "tokenizer_config.json",
         "model.safetensors",
+        "README.md",
     }
     assert (TINY / "model.safetensors").stat().st_size < 4e6
     with safe_open(TINY / "model.safetensors", framework="pt") as file:

@@ -34,6 +34,7 @@ from r1v0.report.series import Curve, aggregate, datasets, load, smooth, smoothi
 from r1v0.rollouts.evaluate import Gain
 from r1v0.runs.health import Alarm
 from r1v0.runs.watchers import WATCHERS
+from r1v0.runs.written import Answer, TrainingRollout
 from r1v0.tasks.grading.pool import Counters
 from r1v0.trainer.metrics import step_row
 from r1v0.types import Completion, EvalResult, Group, Problem, Prompt, Rollout, Score
@@ -631,7 +632,8 @@ def test_every_logged_key_is_explained_and_every_explained_key_is_logged() -> No
     root = Path(__file__).resolve().parents[2]
     text = (root / "docs" / "metrics.md").read_text(encoding="utf-8")
     training, _, rest = text.partition("## Alarms")
-    alarms, _, evaluation = rest.partition("## Evaluations")
+    alarms, _, rest = rest.partition("## Evaluations")
+    evaluation, _, texts = rest.partition("## What the model wrote")
     problem = Problem("p", "q", "a", "s")
     rollout = Rollout(Prompt(problem, "q", [1]), Completion([1], [-1.0], "stop"), "a", Score(1.0, True, True))
     row = step_row(
@@ -640,13 +642,14 @@ def test_every_logged_key_is_explained_and_every_explained_key_is_logged() -> No
         policy_metrics([UpdateReadings([1], [0.0], [0.0], [0.0], [0], [0.0], 0.0)], 0.0, True),
         {},
     )
-    trainer = (root / "src" / "r1v0" / "trainer" / "loop.py").read_text(encoding="utf-8")
+    trainer = (root / "src" / "r1v0" / "trainer" / "metrics.py").read_text(encoding="utf-8")
     logged = set(row) | set(re.findall(r'"((?:time|memory)/\w+)":', trainer)) | Counters().since(Counters()).keys()
     assert explained(training) == logged | {"reward/<name>"}
     lines = {field.name for field in fields(Alarm)} - {"fatal"} | {"action", "to_step", "lr_scale"}
     assert explained(alarms) == lines | set(WATCHERS)
     keys = {field.name for kind in (EvalResult, Gain) for field in fields(kind)}
     assert explained(evaluation) == keys | {"step", "time_s", "template"}
+    assert explained(texts) == {field.name for kind in (Answer, TrainingRollout) for field in fields(kind)}
 
 
 def explained(text: str) -> set[str]:

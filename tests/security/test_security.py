@@ -81,7 +81,7 @@ ALLOWED = {
     (
         "r1v0.models.loading",
         "snapshot_download",
-    ): "a hub id that the user names; .json, .safetensors and .jinja files only",
+    ): "a hub id that the user names; .json, .safetensors and .jinja files, its README and licence only",
     ("r1v0.jobs.plan.shapes", "snapshot_download"): "config.json of a hub id that the user names",
 }
 

@@ -89,6 +89,7 @@ def test_a_checkpoint_says_what_it_holds(run: Path) -> None:
     assert {path.relative_to(step(run)).as_posix() for path in step(run).rglob("*") if path.is_file()} == {
         *FILES,
         MANIFEST,
+        "README.md",
     }
     assert all(entry["bytes"] == (step(run) / name).stat().st_size for name, entry in files.items())
     assert {path.stat().st_mode & 0o777 for path in step(run).rglob("*") if path.is_file()} == {0o644}

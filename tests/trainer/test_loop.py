@@ -18,6 +18,7 @@ from r1v0.config import Config, parse, resolve, to_toml
 from r1v0.models.attention import packed
 from r1v0.models.loading import load
 from r1v0.runs import records, runlog
+from r1v0.runs.manifest import damage
 from r1v0.runs.progress import Progress
 from r1v0.runs.records import read_evals, read_metrics
 from r1v0.trainer.setup import prepare
@@ -64,6 +65,7 @@ def assert_same_run(a: Path, b: Path) -> None:
         one, two = (load_file(newest(run) / name) for run in (a, b))
         assert one.keys() == two.keys()
         assert all(torch.equal(one[key], two[key]) for key in one)
+    assert (newest(a) / "README.md").read_bytes() == (newest(b) / "README.md").read_bytes()
     assert {p.name: p.read_bytes() for p in (a / "rollouts").iterdir()} == {
         p.name: p.read_bytes() for p in (b / "rollouts").iterdir()
     }
@@ -204,3 +206,20 @@ def test_sequences_past_the_models_positions_are_warned_of(new: int, warns: bool
     told = [note for note in notes.notes if "1024 positions" in note]
     assert len(told) == warns
     assert all("lower sampling.max_new_tokens" in note for note in told)
+
+
+def test_a_checkpoint_has_a_card_with_its_own_evaluation(tmp_path: Path) -> None:
+    """It is saved before it is evaluated. Stopped in between, the next start writes what was left to write."""
+    config = small_config("steps=4", "checkpoints.every=2", "eval.every=2")
+    run = tmp_path / "run"
+    last = start(config, run)
+    cards = {path.name: (path / "README.md").read_text() for path in (run / "checkpoints").iterdir()}
+    assert cards.keys() == {"step-00002", "step-00004"}
+    assert "accuracy at step 2," in cards["step-00002"]
+    assert "accuracy at step 4," in cards["step-00004"]
+    assert "license: apache-2.0\n" in cards["step-00004"]
+    assert damage(last) is None
+    (last / "README.md").write_text("of an older release")
+    assert damage(last) is None  # a card is no part of what is resumed
+    go_on(run)
+    assert (last / "README.md").read_text() == cards["step-00004"]

@@ -120,3 +120,26 @@ def model_failed(name: str, error: Exception) -> UserError:
         f"model '{name}' is not a folder here and the hub cannot be reached ({reason(error)}): "
         "check the connection, or give a local folder"
     )
+
+
+def push_failed(name: str, error: Exception) -> UserError:
+    """The line for a repository on the hub that could not be made or written."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if isinstance(error, HFValidationError):
+        return UserError(f"'{name}' is not a repository's name ({reason(error)}): expected OWNER/NAME")
+    if isinstance(error, ValueError):  # what the hub reads otherwise than its client: the card's metadata, an upload
+        said = " ".join(str(error).split())
+        return UserError(f"{name} is not pushed, the hub takes it otherwise ({said[:200]}): push again later")
+    if not isinstance(error, HfHubHTTPError):
+        return UserError(f"{name} is not pushed ({reason(error)}): check the connection, and push again")
+    status = error.response.status_code
+    if status == 401:
+        return UserError(f"{name} is not pushed, the hub does not know the token: log in again with `hf auth login`")
+    if status in (403, 404):
+        return UserError(
+            f"{name} is not pushed, the token may not write there (HTTP {status}): give a name under your own, or a token "
+            "that may write"
+        )
+    said = f"HTTP {status}: {error.server_message or 'no reason is given'}"
+    return UserError(f"{name} is not pushed, the hub answers {said[:200]}: push again later")

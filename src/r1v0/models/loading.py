@@ -40,7 +40,12 @@ TEXT_FILES = (
     "special_tokens_map.json",
     "generation_config.json",
     "chat_template.jinja",
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+    "NOTICE",
 )
+"""what goes with the weights wherever they go, where a model has it"""
 
 tell_once = cache(to_stderr)
 
@@ -117,7 +122,8 @@ def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
+        told = ["README.md", "LICENSE*", "NOTICE"]  # whose licence the model has
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", *told]))
     except Exception as error:  # of the hub's own classes, of httpx or requests, of the disk
         raise hub.model_failed(name, error) from None
 

@@ -1,6 +1,6 @@
 """Checkpoints: a Hugging Face folder that others can load, plus `trainer/` with what an exact resume needs.
 
-    checkpoints/step-00050/  config.json  model.safetensors  tokenizer.json ...
+    checkpoints/step-00050/  config.json  model.safetensors  tokenizer.json  README.md ...
                              trainer/state.json  trainer/optimizer.safetensors
                              trainer/config.toml  trainer/manifest.json
 
@@ -8,7 +8,8 @@ Decides: a checkpoint is written aside, flushed, sealed by a manifest of sizes a
 a folder named step-* was whole once, and whether it still is can be seen. Older ones are deleted only after that. No
 random state is saved, because there is none (keys.py); the state is the step, the next problem's index and the
 optimizer's tensors, and inside a step what half_step.py holds. The config lies beside them, so that a run cannot go on
-with other settings than it had.
+with other settings than it had. README.md, the model card, is not in the manifest: it is written again when the
+checkpoint was evaluated, and whatever happens to it harms no resume.
 """
 
 import dataclasses
@@ -26,13 +27,15 @@ from safetensors import SafetensorError
 from r1v0.base.errors import UserError
 from r1v0.base.notes import Note, to_stderr
 from r1v0.base.reading import read_json
-from r1v0.base.writing import amount_of, flush, free_bytes, writing
+from r1v0.base.writing import amount_of, flush, free_bytes, write_atomic, writing
 from r1v0.config import Config, parse, to_toml
 from r1v0.grpo import parallel, saved
 from r1v0.grpo.optimizer import Optimizer
 from r1v0.grpo.shard import streamed
 from r1v0.grpo.step import StepInProgress
+from r1v0.models.families import read_otherwise
 from r1v0.models.loading import Policy, read_weights, save
+from r1v0.report.card import CARD, licence_of, model_card
 from r1v0.runs.manifest import (
     OPTIMIZER,
     STATE,
@@ -101,6 +104,8 @@ def save_checkpoint(
     def end() -> None:
         with writing(final):
             seal(aside)
+            if step is None:
+                describe(run, aside, policy, state, config)
             _remove(final)
             aside.rename(final)
             flush(final.parent)
@@ -112,6 +117,20 @@ def save_checkpoint(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return final
+
+
+def describe(run: Path, checkpoint: Path, policy: Policy, state: TrainerState, config: Config) -> None:
+    """Write a checkpoint's model card with the evaluations that the run holds by now, unless it is that already.
+
+    Raises UserError if it cannot be written, or if evals.jsonl is damaged.
+    """
+    raw = read_json(policy.folder / "config.json")
+    warning = read_otherwise(raw, policy.model.config)
+    card = model_card(run, state.step, config, licence_of(policy.folder), warning).encode()
+    path = checkpoint / CARD
+    with writing(path):
+        if not path.is_file() or path.read_bytes() != card:
+            write_atomic(path, card)
 
 
 def need_room(path: Path, size: int) -> None:

@@ -31,7 +31,7 @@ from r1v0.runs.runlog import RunLog
 from r1v0.runs.written import Answer, answers_at, parse_all
 from r1v0.tasks.datasets import Problems
 from r1v0.tasks.grading.pool import Verifier
-from r1v0.trainer.checkpoint import TrainerState, best_checkpoint, prune, restore, save_checkpoint
+from r1v0.trainer.checkpoint import TrainerState, best_checkpoint, describe, prune, restore, save_checkpoint
 from r1v0.trainer.metrics import costs, rollout_records, step_row
 from r1v0.trainer.policies import fresh
 from r1v0.trainer.probe import probe_memory
@@ -79,6 +79,7 @@ class Trainer:
                 while True:
                     if self.evaluation_is_due():
                         self.evaluate()
+                    self.describe()
                     if self.state.step >= config.steps:
                         break
                     self.take_step()
@@ -125,6 +126,12 @@ class Trainer:
             self.saved = saved = save_checkpoint(folder, self.policy, optimizer, self.state, self.config, self.step)
             parallel.first(lambda: prune(folder, self.config, dataset, saved))
         return self.saved
+
+    def describe(self) -> None:
+        """Give the last checkpoint its model card, if it is of this step: its evaluation came after it."""
+        saved = self.saved
+        if saved is not None and saved.name == checkpoint_name(self.state.step):
+            parallel.first(lambda: describe(self.log.folder, saved, self.policy, self.state, self.config))
 
     def recover(self, row: Row, groups: Sequence[Group]) -> None:
         """Watch a step that is done and logged, and do what was decided about its alarms: say it, stop, or take the
