@@ -177,6 +177,15 @@ def faults() -> dict[str, Any]:
     return {"skipped": skipped, "same": same, "memory": worst, "told": texts}
 
 
+def optimizer_bytes() -> float:
+    """Bytes per weight of a bfloat16 model that this process's divided optimizer keeps between two steps."""
+    model = small_model()
+    held = make_optimizer(model, resolve("countdown", sets=["optimizer.shard=true"]).optimizer, torch.bfloat16)
+    kept = [*held.masters.values(), *(t for state in held.adamw.state.values() for t in state.values() if t.dim())]
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return sum(tensor.numel() * tensor.element_size() for tensor in kept) / count
+
+
 def rolled_back(out: Path) -> list[Any]:
     """A run whose watchers sound: every process goes back to the same checkpoint."""
     config = resolve(
@@ -204,6 +213,7 @@ def main(out: Path) -> None:
     torch.set_num_threads(1)
     with processes():
         found: dict[str, Any] = {"phases": phases(), "faults": faults()}
+        found["optimizer"] = optimizer_bytes()
         found["gradients"] = [gradients(4096, 8), gradients(4096, 1)]
         for name in MATRIX:
             run(name, out / name.replace(" ", "-"))

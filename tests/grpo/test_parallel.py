@@ -102,6 +102,11 @@ def test_a_fault_of_one_process_is_dealt_with_by_all(seen: list[dict[str, Any]])
     assert rolled[0][2] is True
 
 
+def test_a_divided_optimizer_keeps_twelve_bytes_over_the_processes(seen: list[dict[str, Any]]) -> None:
+    """4 of the master and 8 of the moments per weight, a third of them in each of three processes."""
+    assert [one["optimizer"] for one in seen] == pytest.approx([4.0] * 3, rel=0.01)
+
+
 def test_a_rollback_is_logged_once(made: Path, seen: list[dict[str, Any]]) -> None:
     back = [row for row in read_health(made / "rollback") if row["action"] == "rollback"]
     assert len({row["step"] for row in back}) == seen[0]["rollback"][0]
