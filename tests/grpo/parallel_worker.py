@@ -183,7 +183,8 @@ def optimizer_bytes() -> float:
     held = make_optimizer(model, resolve("countdown", sets=["optimizer.shard=true"]).optimizer, torch.bfloat16)
     kept = [*held.masters.values(), *(t for state in held.adamw.state.values() for t in state.values() if t.dim())]
     count = sum(parameter.numel() for parameter in model.parameters())
-    return sum(tensor.numel() * tensor.element_size() for tensor in kept) / count
+    total: int = sum(tensor.numel() * tensor.element_size() for tensor in kept)
+    return total / count
 
 
 def rolled_back(out: Path) -> list[Any]:
