@@ -169,7 +169,9 @@ def _plan(
     sizes = trained, 2 if config.sampling.dtype == "bfloat16" else trained
     lengths = (length, FLAT), (limit, 1.0)
     typical, longest = (
-        cost(config, shape, work_of(config, PROMPT, tokens_each, flat).part(processes), card, rows, parts.kv_token, sizes)
+        cost(
+            config, shape, work_of(config, PROMPT, tokens_each, flat).part(processes), card, rows, parts.kv_token, sizes
+        )
         for tokens_each, flat in lengths
     )
     problems = eval_problems(config)

@@ -28,9 +28,9 @@ HOST = 1e9  # bytes/s that gloo brings to each process of a node at the same tim
 
 @dataclass(frozen=True)
 class Step:
-    """Seconds of a step: sampling, of which prompts take `prefill_s` and cards wait `wait_s` on average; training; rollouts told
-    to all; gradients added up. `even_s` would be `sampling_s` if all completions were of the mean length. `tokens` are
-    sampled, by all; `evaluation_s` is all of eval.on once."""
+    """Seconds of a step: sampling, of which prompts take `prefill_s` and cards wait `wait_s` on average; training;
+    rollouts told to all; gradients added up. `even_s` would be `sampling_s` if all completions were of the mean length.
+    `tokens` are sampled, by all; `evaluation_s` is all of eval.on once."""
 
     sampling_s: float
     prefill_s: float
@@ -86,9 +86,7 @@ def step_on(plan: Plan, cluster: Cluster) -> Step:
     )
 
 
-def _sampled(
-    plan: Plan, completions: int, mean: float, limit: int, cluster: Cluster, seed: int
-) -> tuple[float, float]:
+def _sampled(plan: Plan, completions: int, mean: float, limit: int, cluster: Cluster, seed: int) -> tuple[float, float]:
     """Seconds until the last card is done, and of them those that cards wait on average."""
     if not completions:
         return 0.0, 0.0

@@ -156,7 +156,6 @@ def cost(
     """A step with `rows` completions decoded at a time; `sizes` are the bytes of a number in training and in
     sampling."""
     c = shape.config
-    active = shape.matrices + shape.embedding
     q = c.heads * c.head_dim
     context = work.prompt + work.length / 2
     decode = _decode_flops(shape, context)

@@ -184,7 +184,10 @@ def _together(plan: Plan) -> str:
         ("time, adding up gradients", *(seconds(step.sum_s) for step in both)),
         ("time, a step", *(seconds(step.seconds) for step in both)),
         ("time, an evaluation", *(seconds(step.evaluation_s) for step in both)),
-        (f"time, {plan.config.steps} steps and {plan.evaluations} evaluations", *(seconds(s.run_s(plan)) for s in both)),
+        (
+            f"time, {plan.config.steps} steps and {plan.evaluations} evaluations",
+            *(seconds(s.run_s(plan)) for s in both),
+        ),
         ("tokens sampled a second", *(f"{step.tokens_per_s:,.0f}" for step in both)),
     ]
     faster = one.seconds / all_.seconds
@@ -200,8 +203,8 @@ def _together(plan: Plan) -> str:
             *_aligned(rows),
             f"  {faster:.1f} times one card with as much room for completions: {faster / cluster.processes:.0%} of "
             f"{cluster.processes}",
-            f"  each card sends {gradients / 1e9:,.1f} GB of gradients{gathered} an update, at {plan.card.link / 1e9:g} "
-            f"GB/s between cards{network}",
+            f"  each card sends {gradients / 1e9:,.1f} GB of gradients{gathered} an update, at "
+            f"{plan.card.link / 1e9:g} GB/s between cards{network}",
             "  times are estimates: constants as for one card, sampling simulated; grading not counted",
             f"what limits: {limits(plan, one, all_)}",
         ]
