@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from r1v0 import config
 from r1v0.base.writing import write_atomic
@@ -287,8 +286,8 @@ gains. All cards are equally fast; on one card there is nothing to deal out.
 
 def main() -> None:
     outcomes = [outcome(case, plan) for case, plan in cases()]
-    rows: list[dict[str, Any]] = [asdict(each) for each in outcomes]
-    write_atomic(RESULTS / "scaling.json", (json.dumps({"sigma": SIGMA, "cases": rows}, indent=1) + "\n").encode())
+    rows = ",\n".join(json.dumps(asdict(each)) for each in outcomes)
+    write_atomic(RESULTS / "scaling.json", f'{{"sigma": {SIGMA}, "cases": [\n{rows}\n]}}\n'.encode())
     write_atomic(RESULTS / "scaling.md", page(outcomes).encode())
     print(verdict(outcomes))
 
