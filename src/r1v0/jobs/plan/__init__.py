@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from r1v0.base.errors import UserError
 from r1v0.config import Config, changed, differences, toml_value
 from r1v0.config.checks import validate
-from r1v0.jobs.plan.cost import CARDS, Card, Cost, cost, cpu_card, evaluation_of, find_card, work_of
+from r1v0.jobs.plan.cost import CARDS, Card, Cluster, Cost, cost, cpu_card, evaluation_of, find_card, work_of
 from r1v0.jobs.plan.memory import BASE_CPU, Memory, count_memory, reserve
 from r1v0.jobs.plan.shapes import Shape, find_shape
 from r1v0.models.sizes import CPU_SLOTS, GIB, LIKELY_SHARE, MOST_SLOTS, MOST_TOKENS, cpu_tokens
@@ -23,14 +23,17 @@ from r1v0.tasks.reading.source import Generated
 PROMPT = 128  # tokens of a prompt, assumed
 FLAT = 0.5  # of the groups, where they are refilled
 PROBLEMS = {"math500": 500, "aime24": 30, "aime25": 30, "amc23": 40, "olympiadbench": 674, "gsm8k": 1319, "math": 5000}
+MOST_CARDS = 1024  # more are a typing error
+ALONE = Cluster()
 OWN_PROBLEMS = 256  # of an evaluation set whose size is not known without reading it, assumed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`budget` is what the run may take, in bytes; `micro_batch` tokens trained on at a time; `rows` decoded at a time.
-    `typical` and `longest` are the costs of a step at the mean length and at the limit, `evaluation` of all that
-    eval.on names, once, at those two lengths."""
+    """`budget` is what the run may take, in bytes; `micro_batch` tokens trained on at a time; `rows` decoded at a time,
+    of `slots` that there is room for. `typical` and `longest` are the costs of a step at the mean length and at the
+    limit, `evaluation` of all that eval.on names, once, at those two lengths. All are of one card of the `cluster`,
+    with an equal part of the work (cluster.py adds the rest)."""
 
     config: Config
     shape: Shape
@@ -41,12 +44,14 @@ class Plan:
     micro_batch: int
     memory: Memory
     rows: int
+    slots: int
     length: int
     typical: Cost
     longest: Cost
     evaluation: tuple[Cost, Cost]
     sizes: tuple[int, int]
     """bytes of a number in training and in sampling"""
+    cluster: Cluster
 
     @property
     def whole(self) -> int:
@@ -89,12 +94,13 @@ def make_plan(
     length: int | None = None,
     bfloat16: float = 1.0,
     shape: Shape | None = None,
+    cluster: Cluster = ALONE,
 ) -> Plan:
     """The plan for a named card, for this many GiB of a GPU, or (without both) for this machine's CPU, where a
-    product in bfloat16 takes `bfloat16` times as long as in float32. `shape` is the model's, where it is known
-    already.
+    product in bfloat16 takes `bfloat16` times as long as in float32; for each card of a `cluster` of them. `shape` is
+    the model's, where it is known already.
 
-    Raises UserError for an unknown card, a memory or length that makes no sense, or a model that is not there.
+    Raises UserError for an unknown card, a memory, length or cluster that makes no sense, or a model that is not there.
     """
     named = find_card(card) if card is not None else None
     if card is not None and named is None:
@@ -108,6 +114,7 @@ def make_plan(
     if not 1 <= length <= limit:
         raise UserError(f"--length is {length}: expected 1 to sampling.max_new_tokens, which is {limit}")
     gpu = card is not None or gpu_memory is not None
+    _need_sense(cluster, gpu)
     if not gpu and config.compute.device == "cuda":
         raise UserError("compute.device is cuda: say which GPU, by --card or by --gpu-memory")
     if gpu and config.compute.device == "cpu":
@@ -124,22 +131,37 @@ def make_plan(
         total = _ram()
         chosen = cpu_card(config.threads, total / GIB, bfloat16)
         budget = total - BASE_CPU
-    return _plan(config, shape, chosen, gpu, total, budget, length)
+    return _plan(config, shape, chosen, gpu, total, budget, length, cluster)
+
+
+def _need_sense(cluster: Cluster, gpu: bool) -> None:
+    for name, count in (("--gpus", cluster.gpus), ("--nodes", cluster.nodes)):
+        if not 1 <= count <= MOST_CARDS:
+            raise UserError(f"{name} is {count}: expected 1 to {MOST_CARDS}")
+    if cluster.processes > MOST_CARDS:
+        raise UserError(f"--gpus x --nodes is {cluster.processes}: expected at most {MOST_CARDS} cards in all")
+    if not 0 < cluster.network < 1e15:
+        raise UserError(f"--network is {cluster.network * 8 / 1e9:g}: expected Gbit/s of a node, for example 100")
+    if cluster.processes > 1 and not gpu:
+        raise UserError(f"--gpus is {cluster.gpus}, --nodes {cluster.nodes}: say which GPU, by --card or --gpu-memory")
 
 
 def _ram() -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def _plan(config: Config, shape: Shape, card: Card, gpu: bool, total: float, budget: float, length: int) -> Plan:
-    micro_batch = config.optimizer.micro_batch_tokens or _largest_micro_batch(config, shape, gpu, budget)
+def _plan(
+    config: Config, shape: Shape, card: Card, gpu: bool, total: float, budget: float, length: int, cluster: Cluster
+) -> Plan:
+    processes = cluster.processes
+    micro_batch = config.optimizer.micro_batch_tokens or _largest_micro_batch(config, shape, gpu, budget, processes)
     # A completion is never cut in two, so a micro-batch is at least the longest of them; and at most the whole update.
     grpo, limit = config.grpo, config.sampling.max_new_tokens
-    update = grpo.groups * (PROMPT + (grpo.keep_per_group or grpo.group_size) * limit) // grpo.minibatches
+    update = grpo.groups * (PROMPT + (grpo.keep_per_group or grpo.group_size) * limit) // grpo.minibatches // processes
     micro_batch = max(min(micro_batch, update), PROMPT + limit)
-    parts = count_memory(config, shape, gpu, micro_batch)
+    parts = count_memory(config, shape, gpu, micro_batch, processes)
     tokens = max(0, int((budget - parts.sampling) // parts.kv_token))
-    completions = config.grpo.groups * config.grpo.group_size
+    completions = -(-config.grpo.groups * config.grpo.group_size // processes)
     wanted = config.sampling.max_sequences or (MOST_SLOTS if gpu else CPU_SLOTS)
     room = tokens // (PROMPT + (length if gpu else config.sampling.max_new_tokens))
     rows = max(1, min(wanted, completions, room))
@@ -147,22 +169,24 @@ def _plan(config: Config, shape: Shape, card: Card, gpu: bool, total: float, bud
     sizes = trained, 2 if config.sampling.dtype == "bfloat16" else trained
     lengths = (length, FLAT), (limit, 1.0)
     typical, longest = (
-        cost(config, shape, work_of(config, PROMPT, tokens_each, flat), card, rows, parts.kv_token, sizes)
+        cost(
+            config, shape, work_of(config, PROMPT, tokens_each, flat).part(processes), card, rows, parts.kv_token, sizes
+        )
         for tokens_each, flat in lengths
     )
-    problems = _eval_problems(config)
+    problems = eval_problems(config)
     share = (config.eval.max_new_tokens or limit) / limit
-    works = (evaluation_of(config, problems, PROMPT, share * tokens_each) for tokens_each, _ in lengths)
+    works = (evaluation_of(config, problems, PROMPT, share * each).part(processes) for each, _ in lengths)
     typical_eval, longest_eval = (
         cost(config, shape, work, card, min(wanted, room), parts.kv_token, sizes) for work in works
     )
     evaluation = typical_eval, longest_eval
-    return Plan(
-        config, shape, card, gpu, total, budget, micro_batch, parts, rows, length, typical, longest, evaluation, sizes
-    )
+    slots = max(1, min(wanted, room))
+    return Plan(config, shape, card, gpu, total, budget, micro_batch, parts, rows, slots, length, typical, longest,
+                evaluation, sizes, cluster)  # fmt: skip
 
 
-def _eval_problems(config: Config) -> int:
+def eval_problems(config: Config) -> int:
     """The problems of all of eval.on: as many as are known, or assumed, and at most eval.max_problems of each."""
     found = 0
     for name in map(eval_name, config.eval.on):
@@ -173,10 +197,10 @@ def _eval_problems(config: Config) -> int:
     return found
 
 
-def _largest_micro_batch(config: Config, shape: Shape, gpu: bool, budget: float) -> int:
+def _largest_micro_batch(config: Config, shape: Shape, gpu: bool, budget: float, processes: int = 1) -> int:
     gradients = count_memory(config, shape, gpu, 1).gradients
     tokens = MOST_TOKENS if gpu else cpu_tokens(config.threads, gradients)
-    while tokens > 1024 and count_memory(config, shape, gpu, tokens).training > budget:
+    while tokens > 1024 and count_memory(config, shape, gpu, tokens, processes).training > budget:
         tokens //= 2
     return tokens
 
@@ -186,6 +210,7 @@ SWITCHES: dict[str, tuple[object, ...]] = {
     "compute.checkpoint_activations": (True,),
     "optimizer.moments": ("float32", "8bit"),
     "optimizer.offload": (False, True),
+    "optimizer.shard": (False, True),  # the latter among several processes
     "lora.rank": (64,),
 }
 EXACT, ROUNDED, ADAPTERS = "the same gradient", "moments rounded to 8 bits", "adapters instead of the whole model"
@@ -207,7 +232,7 @@ def remedies(plan: Plan) -> list[Remedy]:
         return []
     best: dict[str, tuple[tuple[float, int], Remedy]] = {}
     for config in _combinations(plan):
-        better = _plan(config, plan.shape, plan.card, plan.gpu, plan.total, plan.budget, plan.length)
+        better = _plan(config, plan.shape, plan.card, plan.gpu, plan.total, plan.budget, plan.length, plan.cluster)
         if not better.fits:
             continue
         changes = differences(plan.config, config)
@@ -224,10 +249,13 @@ def remedies(plan: Plan) -> list[Remedy]:
 def _combinations(plan: Plan) -> list[Config]:
     """The run's config with every accepted combination of switches, with and without the smallest micro-batch."""
     found = []
-    values = [(None, *options) for options in SWITCHES.values()]
+    switches = dict(SWITCHES)
+    if plan.cluster.processes == 1:
+        switches["optimizer.shard"] = (False,) * plan.config.optimizer.shard
+    values = [(None, *options) for options in switches.values()]
     for micro_batch in (None, plan.whole):
         for chosen in itertools.product(*values):
-            changes = {key: value for key, value in zip(SWITCHES, chosen, strict=True) if value is not None}
+            changes = {key: value for key, value in zip(switches, chosen, strict=True) if value is not None}
             if micro_batch is not None:
                 changes["optimizer.micro_batch_tokens"] = micro_batch
             config = changed(plan.config, changes)

@@ -10,7 +10,7 @@ float32 and per core, of a 2024 server. An estimate to plan with, good to a fact
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from r1v0.config import Config
 from r1v0.jobs.plan.shapes import Shape
@@ -19,7 +19,8 @@ from r1v0.jobs.plan.shapes import Shape
 @dataclass(frozen=True)
 class Card:
     """`memory` GiB, `bandwidth` bytes/s, `bfloat16` and `float32` operations a second; the shares of both that
-    decoding and training reach; and what a decoding step costs however little it does, in seconds a layer."""
+    decoding and training reach; what a decoding step costs however little it does, in seconds a layer; and bytes/s to
+    the other cards of its node."""
 
     title: str
     memory: float
@@ -29,6 +30,7 @@ class Card:
     bandwidth_share: float = 0.65
     flops_share: float = 0.40
     layer_s: float = 1e-5
+    link: float = 20e9  # PCIe 4.0 x16, of 32 GB/s
 
     def rate(self, size: int) -> float:
         """Operations a second with numbers of `size` bytes."""
@@ -37,11 +39,11 @@ class Card:
 
 # The makers' data sheets: dense, with sums in float32.
 CARDS = {
-    "a100": Card("A100 40 GB", 40, 1.555e12, 312e12, 19.5e12),
-    "a100-80": Card("A100 80 GB", 80, 2.039e12, 312e12, 19.5e12),
-    "h100": Card("H100 80 GB", 80, 3.35e12, 989e12, 67e12),
+    "a100": Card("A100 40 GB", 40, 1.555e12, 312e12, 19.5e12, link=230e9),  # NVLink, of 300 GB/s
+    "a100-80": Card("A100 80 GB", 80, 2.039e12, 312e12, 19.5e12, link=230e9),
+    "h100": Card("H100 80 GB", 80, 3.35e12, 989e12, 67e12, link=350e9),  # NVLink, of 450 GB/s
     "h100-pcie": Card("H100 PCIe 80 GB", 80, 2.0e12, 756e12, 51e12),
-    "h200": Card("H200 141 GB", 141, 4.8e12, 989e12, 67e12),
+    "h200": Card("H200 141 GB", 141, 4.8e12, 989e12, 67e12, link=350e9),
     "l4": Card("L4 24 GB", 24, 0.30e12, 121e12, 30e12),
     "l40s": Card("L40S 48 GB", 48, 0.864e12, 362e12, 92e12),
     "a10": Card("A10 24 GB", 24, 0.60e12, 125e12, 31e12),
@@ -78,6 +80,19 @@ def cpu_card(threads: int, memory: float, bfloat16: float = 1.0) -> Card:
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """`gpus` cards in each of `nodes` machines, between which a machine moves `network` bytes/s. One process a card."""
+
+    gpus: int = 1
+    nodes: int = 1
+    network: float = 100e9 / 8
+
+    @property
+    def processes(self) -> int:
+        return self.gpus * self.nodes
+
+
+@dataclass(frozen=True)
 class Work:
     """A step: `completions` of `length` tokens on average are trained on `passes` times, over prompts of `prompt`
     tokens, `group_size` each; `rounds` times as many are sampled, where flat groups are refilled."""
@@ -104,6 +119,10 @@ class Work:
         """Prompt tokens of those trained on, each prompt once."""
         return self.completions / self.group_size * self.prompt
 
+    def part(self, processes: int) -> "Work":
+        """The largest of equal parts."""
+        return replace(self, completions=-(-self.completions // processes))
+
 
 def work_of(config: Config, prompt: int, length: float, flat: float = 0.0) -> Work:
     """A step at that mean length. With refill a share `flat` of each round's groups is sampled anew, `max_refills`
@@ -122,12 +141,13 @@ def evaluation_of(config: Config, problems: int, prompt: int, length: float) -> 
 
 @dataclass(frozen=True)
 class Cost:
-    """Floating-point operations and seconds of a step."""
+    """Floating-point operations and seconds of a step. `prefill_s` is in `sampling_s`."""
 
     sampling_flops: float
     training_flops: float
     sampling_s: float
     training_s: float
+    prefill_s: float
 
 
 def cost(
@@ -136,10 +156,9 @@ def cost(
     """A step with `rows` completions decoded at a time; `sizes` are the bytes of a number in training and in
     sampling."""
     c = shape.config
-    active = shape.matrices + shape.embedding
     q = c.heads * c.head_dim
     context = work.prompt + work.length / 2
-    decode = 2 * active + 4 * c.layers * q * context
+    decode = _decode_flops(shape, context)
     prefill = work.rounds * work.prompts * (2 * shape.matrices + 2 * c.layers * q * work.prompt)
     forward = (work.trained + work.prompts) * (2 * shape.matrices + 4 * c.layers * q * context) + (
         2 * shape.embedding * work.trained
@@ -149,16 +168,27 @@ def cost(
         reruns -= 1  # frozen weights need no gradient of their own
     rows = max(1, min(rows, work.completions))
     steps = work.sampled / rows
-    moved = sizes[1] * active + rows * context * kv_token
-    rate = card.rate(sizes[1])
-    step_s = max(moved / (card.bandwidth * card.bandwidth_share), rows * decode / rate)
     training = forward * reruns * work.passes
     trained = shape.adapters(config.lora.rank) if config.lora.rank else shape.parameters
     updates = config.grpo.minibatches * config.grpo.epochs if work.passes and config.optimizer.offload else 0
-    sampling_s = steps * (step_s + c.layers * card.layer_s) + prefill / rate
+    prefill_s = prefill / card.rate(sizes[1])
     return Cost(
         work.sampled * decode + prefill,
         training,
-        sampling_s,
+        steps * decoding_s(shape, card, rows, context, kv_token, sizes[1]) + prefill_s,
         training / card.rate(sizes[0]) + updates * trained * OFFLOAD_S,
+        prefill_s,
     )
+
+
+def decoding_s(shape: Shape, card: Card, rows: float, context: float, kv_token: float, size: int) -> float:
+    """Seconds of a decoding step of `rows` rows that look back at `context` tokens on average; numbers have `size`
+    bytes."""
+    moved = size * (shape.matrices + shape.embedding) + rows * context * kv_token
+    computed = rows * _decode_flops(shape, context) / card.rate(size)
+    return max(moved / (card.bandwidth * card.bandwidth_share), computed) + shape.config.layers * card.layer_s
+
+
+def _decode_flops(shape: Shape, context: float) -> float:
+    c = shape.config
+    return 2 * (shape.matrices + shape.embedding) + 4 * c.layers * c.heads * c.head_dim * context

@@ -4,7 +4,11 @@ Decides: a run has three moments, and its peak is the greatest of them.
 
     sampling   weights, masters, moments, and the KV cache in all that is left
     training   weights, gradients, masters, moments, and one micro-batch's activations
-    update     the same without activations, and float32 copies of a bucket of gradients
+    update     the same without activations, and float32 copies of a bucket of gradients, one more among several
+               processes, which add them up
+
+With `optimizer.shard` each of N processes has an N-th of masters and moments (grpo/shard.py), and a float32 model, else
+its own master, has an N-th of masters as well.
 
 Activations, workers and the head's slices are those of models/sizes.py. Not counted: the graders' processes.
 """
@@ -70,28 +74,37 @@ class Memory:
         return self.resident + self.sampling_copy
 
 
-def count_memory(config: Config, shape: Shape, gpu: bool, micro_batch: int) -> Memory:
-    """The parts for `micro_batch` tokens that are trained on at a time. On a GPU what is offloaded is not counted."""
+def count_memory(config: Config, shape: Shape, gpu: bool, micro_batch: int, processes: int = 1) -> Memory:
+    """The parts of each process for `micro_batch` tokens that are trained on at a time. On a GPU what is offloaded is
+    not counted."""
     size = 2 if (config.compute.dtype == "bfloat16" or (config.compute.dtype in ("auto", "fastest") and gpu)) else 4
     adapters = shape.adapters(config.lora.rank) if config.lora.rank else 0
     trained = adapters or shape.parameters
     eight = config.optimizer.moments == "8bit"
-    has_masters = (size == 2 and not eight) or config.optimizer.offload
+    shard = config.optimizer.shard
+    held = trained / processes if shard else trained
+    rounded = (size == 2 and not eight) or config.optimizer.offload
     off_card = gpu and config.optimizer.offload
     sampled = 2 if config.sampling.dtype == "bfloat16" else size
     side = 1 if gpu else workers(config.threads, size * trained, micro_batch)
     checkpointed = config.compute.checkpoint_activations
     kept, working = activation_bytes(shape.config, micro_batch, gpu, size, checkpointed, side, not adapters)
+    gradients = side * size * trained
+    copies = 1 + (size == 2) if processes > 1 else int(rounded and not off_card)
     return Memory(
         weights=size * (shape.parameters + adapters),
-        gradients=side * size * trained,
-        masters=4 * trained if has_masters and not off_card else 0,
-        moments=0 if off_card else trained * (EIGHT_BIT if eight else 8),
+        gradients=gradients,
+        masters=4 * held if (rounded or shard) and not off_card else 0,
+        moments=0 if off_card else held * (EIGHT_BIT if eight else 8),
         reference=size * shape.parameters if config.grpo.kl_coef > 0 and not adapters else 0,
         sampling_copy=(2 * shape.parameters if sampled != size else 0) + rearranged(shape, gpu, sampled),
         kept=kept,
         working=working,
-        update=4 * min(trained, max(BUCKET, 0 if adapters else shape.largest)) if has_masters and not off_card else 0,
+        # Sharded gradients end as float32 pieces, which are more than they were where there is one process.
+        update=max(
+            copies * 4 * min(trained, max(BUCKET, 0 if adapters else shape.largest)),
+            4 * held - gradients if shard else 0,
+        ),
         kv_token=kv_bytes(shape.config, sampled),
     )
 

@@ -4,22 +4,30 @@ import shlex
 from collections.abc import Sequence
 
 from r1v0.base.command import typed
-from r1v0.jobs.plan import FLAT, Plan, remedies
+from r1v0.jobs.plan import FLAT, PROMPT, Plan, remedies
+from r1v0.jobs.plan.cluster import alone_on, gradient_bytes, limits, step_on
 from r1v0.jobs.plan.memory import BASE_CPU, reserve
+from r1v0.jobs.plan.simulate import SIGMA
 from r1v0.models.sizes import GIB
 
 
 def report(plan: Plan, given: Sequence[str] = ()) -> str:
     """The whole page. `given` are the options that the settings were given by, for lines to paste."""
-    parts = [_heading(plan), _memory(plan), _sampling(plan), _step(plan)]
+    parts = [_heading(plan), _memory(plan), _sampling(plan), _step(plan) if alone(plan) else _together(plan)]
     if found := _remedies(plan, given):
         parts.append(found)
     return "\n\n".join([*parts, verdict(plan)])
 
 
+def alone(plan: Plan) -> bool:
+    """Whether it is the plan of one card."""
+    return plan.cluster.processes == 1
+
+
 def verdict(plan: Plan) -> str:
     """The last line."""
     where = f"{plan.total / GIB:.0f} GiB" + ("" if plan.gpu else " of this machine's memory")
+    where += "" if alone(plan) else " of each card"
     peak = plan.peak / GIB
     if plan.fits:
         return f"fits: the peak is {peak:.1f} of {plan.budget / GIB:.1f} GiB that can be used of {where}"
@@ -55,19 +63,26 @@ def _heading(plan: Plan) -> str:
             f"{config.model}: {_count(plan.shape.parameters)} parameters, from {plan.shape.source}",
             f"  {c.layers} layers, hidden {c.hidden}, intermediate {c.intermediate}, {c.heads} heads and "
             f"{c.kv_heads} KV heads of {c.head_dim}, vocabulary {c.vocab:,}, {tied}",
-            f"on {plan.card.title}",
+            f"on {plan.card.title}" if alone(plan) else _cards(plan),
         ]
     )
 
 
+def _cards(plan: Plan) -> str:
+    cluster = plan.cluster
+    nodes = f"{cluster.nodes} nodes of {cluster.gpus}, " if cluster.nodes > 1 else ""
+    return f"on {cluster.processes} cards ({nodes}one process a card), each {plan.card.title}"
+
+
 def _memory(plan: Plan) -> str:
     m = plan.memory
+    parted = f", 1/{plan.cluster.processes} of all" if plan.config.optimizer.shard and not alone(plan) else ""
     beside = "reference model" if m.reference else ""
     kept = "with checkpointing" if plan.config.compute.checkpoint_activations else "all kept"
     rows: list[tuple[str, float, str]] = [
         ("weights", m.weights, ""),
-        ("master weights", m.masters, "float32"),
-        ("AdamW's moments", m.moments, plan.config.optimizer.moments),
+        ("master weights", m.masters, f"float32{parted}"),
+        ("AdamW's moments", m.moments, f"{plan.config.optimizer.moments}{parted}"),
         (beside, m.reference, ""),
         ("gradients", m.gradients, "gone while sampling"),
         ("activations", m.kept, f"{plan.micro_batch:,} tokens at a time, {kept}"),
@@ -91,7 +106,7 @@ def _memory(plan: Plan) -> str:
             ("can be used", _gib(plan.budget), f"{_gib(plan.total)} without {_gib(held)} of {kind}"),
         ]
     )
-    return "\n".join(["memory", *lines, *totals])
+    return "\n".join(["memory" if alone(plan) else "memory of each card", *lines, *totals])
 
 
 def _sampling(plan: Plan) -> str:
@@ -101,7 +116,7 @@ def _sampling(plan: Plan) -> str:
     room = plan.budget - plan.memory.sampling
     return "\n".join(
         [
-            "while sampling",
+            "while sampling" if alone(plan) else "while sampling, each card",
             *_aligned(
                 [
                     (
@@ -136,9 +151,7 @@ def _step(plan: Plan) -> str:
         (f"time, {plan.config.steps} steps and {plan.evaluations} evaluations", *map(seconds, plan.run_s)),
     ]
     card = plan.card
-    groups = "no group flat"
-    if grpo.refill:
-        groups = f"{FLAT:.0%} of the groups flat and refilled (limit: all, {grpo.max_refills} times)"
+    groups = _refilled(plan) + (f" (limit: all, {grpo.max_refills} times)" if grpo.refill else "")
     return "\n".join(
         [
             f"a step: {grpo.groups} problems x {grpo.group_size} completions; "
@@ -151,13 +164,63 @@ def _step(plan: Plan) -> str:
     )
 
 
+def _refilled(plan: Plan) -> str:
+    return f"{FLAT:.0%} of the groups flat and refilled" if plan.config.grpo.refill else "no group flat"
+
+
+def _together(plan: Plan) -> str:
+    """A step on all cards beside one card's."""
+    if not plan.fits:
+        return "what limits: memory, see the last line; so there are no times"
+    grpo, cluster = plan.config.grpo, plan.cluster
+    one, all_ = alone_on(plan), step_on(plan, cluster)
+    both = (one, all_)
+    rows = [
+        ("", "1 card", f"{cluster.processes} cards"),
+        ("time, sampling", *(seconds(step.sampling_s) for step in both)),
+        ("  of it waiting for the slowest card", *(seconds(step.wait_s) for step in both)),
+        ("time, training", *(seconds(step.training_s) for step in both)),
+        ("time, telling all the rollouts", *(seconds(step.exchange_s) for step in both)),
+        ("time, adding up gradients", *(seconds(step.sum_s) for step in both)),
+        ("time, a step", *(seconds(step.seconds) for step in both)),
+        ("time, an evaluation", *(seconds(step.evaluation_s) for step in both)),
+        (
+            f"time, {plan.config.steps} steps and {plan.evaluations} evaluations",
+            *(seconds(s.run_s(plan)) for s in both),
+        ),
+        ("tokens sampled a second", *(f"{step.tokens_per_s:,.0f}" for step in both)),
+    ]
+    faster = one.seconds / all_.seconds
+    gradients, weights = gradient_bytes(plan, cluster)
+    gathered = f", {weights / 1e9:,.1f} GB of new weights" if weights else ""
+    network = f", {cluster.network * 8 / 1e9:g} Gbit/s of a node" if cluster.nodes > 1 else ""
+    return "\n".join(
+        [
+            f"a step: {grpo.groups} problems x {grpo.group_size} completions of {plan.length:,} tokens on average, "
+            f"lognormal "
+            f"(sigma {SIGMA:g});",
+            f"  prompts of {PROMPT} tokens assumed, {_refilled(plan)}",
+            *_aligned(rows),
+            f"  {faster:.1f} times one card with as much room for completions: {faster / cluster.processes:.0%} of "
+            f"{cluster.processes}",
+            f"  each card sends {gradients / 1e9:,.1f} GB of gradients{gathered} an update, at "
+            f"{plan.card.link / 1e9:g} GB/s between cards{network}",
+            "  times are estimates: constants as for one card, sampling simulated; grading not counted",
+            f"what limits: {limits(plan, one, all_)}",
+        ]
+    )
+
+
 def _remedies(plan: Plan, given: Sequence[str]) -> str:
     """A line to paste for each way to fit, with its memory and hours."""
-    lines = []
+    lines, cluster = [], plan.cluster
+    processes = ["--processes", str(cluster.gpus)] if cluster.gpus > 1 == cluster.nodes else []
+    everywhere = "  # under torchrun, on each node" if cluster.nodes > 1 else ""
     for found in remedies(plan):
         more = [word for setting in found.settings for word in ("--set", setting)]
-        lines.append(f"  {found.kind}: peak {_gib(found.plan.peak)}, about {seconds(found.plan.run_s[0])}")
-        lines.append(f"    {typed('train', *map(shlex.quote, given), *more)}")
+        mean = found.plan.run_s[0] if alone(plan) else step_on(found.plan, plan.cluster).run_s(found.plan)
+        lines.append(f"  {found.kind}: peak {_gib(found.plan.peak)}, about {seconds(mean)}")
+        lines.append(f"    {typed('train', *processes, *map(shlex.quote, given), *more)}{everywhere}")
     return "\n".join(["what makes it fit", *lines]) if lines else ""
 
 

@@ -29,6 +29,11 @@ def add(verb: Verb) -> None:
         "--card", metavar="NAME", help="a GPU by name: a100, h100, 4090, l4, ... (without both: this CPU)"
     )
     plan.add_argument("--length", type=int, metavar="TOKENS", help="mean completion (default: a quarter of the limit)")
+    plan.add_argument("--gpus", type=int, default=1, metavar="N", help="cards of a node, one process each (default: 1)")
+    plan.add_argument("--nodes", type=int, default=1, metavar="M", help="nodes with so many cards each (default: 1)")
+    plan.add_argument(
+        "--network", type=float, default=100, metavar="GBIT", help="Gbit/s of a node to others (default: 100)"
+    )
     config_options(plan)
     plan.set_defaults(run=_plan)
 
@@ -77,6 +82,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from r1v0.jobs.plan import make_plan
+    from r1v0.jobs.plan.cost import Cluster
     from r1v0.jobs.plan.report import report
 
     settled = settle(arguments)
@@ -86,7 +92,8 @@ def _plan(arguments: argparse.Namespace) -> int:
         from r1v0.models import device  # imports torch
 
         asked, bfloat16 = device.settled(asked), device.bfloat16_cost()
-    plan = make_plan(asked, arguments.card, arguments.gpu_memory, arguments.length, bfloat16)
+    cluster = Cluster(arguments.gpus, arguments.nodes, arguments.network * 1e9 / 8)
+    plan = make_plan(asked, arguments.card, arguments.gpu_memory, arguments.length, bfloat16, cluster=cluster)
     given = ["--preset", arguments.preset] if arguments.preset else []
     given += ["--config", str(arguments.config)] if arguments.config else []
     given += [word for setting in arguments.set for word in ("--set", setting)]
