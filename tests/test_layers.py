@@ -58,6 +58,7 @@ TESTED_IN = {
     "runs/test_health": "runs/history runs/watchers",
     "runs/test_runlog": "runs/records",
     "runs/test_settings": "runs/claim",
+    "runs/test_trackers": "jobs/verbs/export",
     "sampling/test_pages": "sampling/engine sampling/graphs",
     "security/test_fuzz": "tasks/countdown/reward",
     "security/test_security": (
@@ -98,6 +99,9 @@ HEAVY = {
     "rich",
     "pandas",
     "pyarrow",
+    "wandb",
+    "trackio",
+    "tensorboardX",
 }
 LAZY = {"r1v0.report.live"}  # modules that are themselves imported only inside functions
 PEERS = {"r1v0.jobs.bench.peers": {"transformers", "trl"}}  # where others are measured beside us, if they are installed

@@ -15,11 +15,11 @@ from r1v0 import __version__
 from r1v0.base.command import typed
 from r1v0.base.errors import Interrupted, UserError
 from r1v0.jobs.arguments import Parser
-from r1v0.jobs.verbs import models, runs, settings
+from r1v0.jobs.verbs import export, models, runs, settings
 
 # What the system says of a path that a user should not have given; any other OSError is a defect of ours.
 NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
-VERBS = (models, runs, settings)
+VERBS = (models, runs, export, settings)
 """modules that each add some verbs"""
 
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from r1v0.base.errors import UserError, unknown
-from r1v0.config.schema import LARGEST, VARIANTS, Config
+from r1v0.config.schema import LARGEST, TRACKERS, VARIANTS, Config
 from r1v0.config.text import differences, value_of
 
 # What a resumed run may change: how long, how often and where, but nothing that the steps so far depended on.
@@ -21,6 +21,7 @@ MAY_CHANGE = (
     "health.action",
     "health.max_skipped",
     "health.max_rollbacks",
+    "track",
 )
 
 # Where a thing is may change, under the same name: a run and its data are moved to another folder or machine.
@@ -93,6 +94,10 @@ def validate(config: Config) -> None:
         "optimizer.moments",
         "float32 where optimizer.offload is set: offloaded, they take no GPU memory at all",
     )
+    for name in config.track:
+        if name not in TRACKERS:
+            raise unknown("tracker in track", name, TRACKERS)
+    need(len(set(config.track)) == len(config.track), "track", "each tracker once")
     names = [spec.partition("=")[0].strip() for spec in config.eval.on]
     need(len(set(names)) == len(names), "eval.on", "each dataset once")
     need(config.grpo.group_size >= 2, "grpo.group_size", "at least 2: a group of one has no advantage")

@@ -29,6 +29,8 @@ from r1v0.runs.claim import claimed
 from r1v0.runs.inputs import located, record, restored
 from r1v0.runs.provenance import environment
 from r1v0.runs.settings import Settled, resumed
+from r1v0.runs.trackers import need_packages
+from r1v0.runs.tracking import Tracked
 from r1v0.runs.written import answers_at
 from r1v0.trainer import checkpoint
 from r1v0.trainer.loop import Trainer
@@ -41,6 +43,7 @@ def begin(settled: Settled, out: Path | None, name: str) -> None:
     """A new run in `out`, or in the next free runs/NAME-001. Raises what `Trainer.run` does: UserError, Interrupted."""
     if out is not None:
         runlog.need_free(out)
+    need_packages(settled.config.track)
     trainer = prepare(settled.config)
     trainer.config = located(trainer.config)
     with ExitStack() as stack:
@@ -54,6 +57,7 @@ def begin(settled: Settled, out: Path | None, name: str) -> None:
 def resume(folder: Path, sets: Sequence[str]) -> None:
     """Go on with the run in `folder` from its newest checkpoint. Raises as `begin` does."""
     settled = resumed(folder, sets)
+    need_packages(settled.config.track)
     with hold(folder):  # before its checkpoints are looked at: another process may be writing one
         start = newest(folder, settled.config)
         config_here = restored(settled.config, folder, runlog.environment_of(folder), to_stderr)
@@ -109,7 +113,7 @@ def about(trainer: Trainer, files: dict[str, dict[str, str]]) -> dict[str, objec
 
 def watch(trainer: Trainer, log: runlog.RunLog, line: str) -> None:
     """Train, and tell whoever watches; `line` says with which settings."""
-    with open_progress() as progress:
+    with Tracked(open_progress()) as progress:
         progress.note(line)
         if told := foretold(trainer):
             progress.note(told)

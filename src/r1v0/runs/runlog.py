@@ -210,7 +210,8 @@ def clear_leftovers(folder: Path) -> None:
     for room in (folder, folder / ROLLOUTS, folder / ANSWERS):
         for path in room.glob(".*.tmp"):
             if re.fullmatch(
-                r"\.(config\.toml|env\.json|(metrics|evals|health)\.jsonl|step-\d+\.jsonl\.gz)\.\d+\.tmp", path.name
+                r"\.(config\.toml|env\.json|tracker\.json|(metrics|evals|health)\.jsonl|step-\d+\.jsonl\.gz)\.\d+\.tmp",
+                path.name,
             ):
                 with suppress(OSError):
                     path.unlink()
