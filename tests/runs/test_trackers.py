@@ -80,8 +80,11 @@ def test_an_old_run_is_sent_whole_and_a_second_time_changes_nothing(store: tuple
     assert "reward/mean" not in values[0]
     assert not [key for key in values[3] if key.startswith("eval/")]
     assert not any("length/correct" in entry or "step" in entry or "eval/countdown/step" in entry for _, entry in held)
+    before = sorted(path.name for path in run.rglob("*"))
     export(run, name)
     assert read(run) == held
+    if name != "tensorboard":  # whose file is written anew
+        assert sorted(path.name for path in run.rglob("*")) == before
 
 
 def test_a_run_that_grew_is_gone_on_with(store: tuple[str, Read], tmp_path: Path) -> None:
@@ -120,6 +123,15 @@ def test_sixteen_completions_of_an_evaluation_are_a_table(store: tuple[str, Read
         assert lines[0] == "| question | gold | completion | extracted | correct | reward | tokens | cut_off |"
         assert len(lines) == 2 + 16
         assert lines[5] == "| Use 3\\|7? | 8 | a &lt;b> ⏎ 1 + 7 | 1 + 7 | True | 1.0 | 9 | False |"
+
+
+def test_a_run_of_an_older_release_is_sent_too(tmp_path: Path) -> None:
+    """Its config.toml has a setting that is gone."""
+    pytest.importorskip("tensorboardX")
+    run = make_run(tmp_path / "old")
+    (run / "config.toml").write_text("checkpoint_every = 5\n[eval]\nevery = 2\n")
+    assert export(run, "tensorboard").sent == 5
+    assert '"checkpoint_every": 5' in dict(in_tensorboard(run))[0]["config/text_summary"]
 
 
 def test_two_folders_of_one_name_are_two_runs_of_trackio(database: Path, tmp_path: Path) -> None:

@@ -157,42 +157,48 @@ def _trackio_name(trackio: Any, name: str, identity: str) -> str:
 
 
 class Wandb:
-    """A run of Weights & Biases. Without a login it is kept offline, in RUN/wandb or WANDB_DIR, for `wandb sync`."""
+    """A run of Weights & Biases. Without a login it is kept offline, in RUN/wandb or WANDB_DIR, for `wandb sync`; an
+    offline run that has nothing to send is not opened, since each opening makes a folder."""
 
     def __init__(self, folder: Path, identity: str, config: Mapping[str, Any]) -> None:
         import wandb
 
-        given = os.environ
-        offline = "WANDB_MODE" not in given and not wandb.login(prompt=False)
-        self.run = wandb.init(
+        given, self.package, self.run = os.environ, wandb, None
+        mode = wandb.setup().settings.mode  # of WANDB_MODE, or of wandb's own settings
+        if mode == "online" and not wandb.login(prompt=False):
+            mode = "offline"
+        parent = Path(given.get("WANDB_DIR", folder))
+        self.arguments = dict(
             project=given.get("WANDB_PROJECT", PROJECT),
             name=given.get("WANDB_NAME", folder.resolve().name),
             id=identity,
             resume="allow",
-            dir=given.get("WANDB_DIR", str(folder)),
+            dir=str(parent),
             config=dict(config),
-            mode="offline" if offline else None,
+            mode=mode,
             settings=wandb.Settings(
                 silent=True, console="off", x_disable_stats=True, x_transaction_log_flush_interval=1.0
             ),
         )
-        self.table = wandb.Table
-        stored = Path(self.run.settings.wandb_dir).glob(f"offline-run-*-{identity}*/run-{identity}.wandb")
-        # Online the server says how far it is; what is stored here, only its files can tell.
-        held = [step for path in stored for step in wandb_steps(path.read_bytes())]
-        self.last = max([self.run.starting_step - 1, *held])
-        kept = f"offline in {Path(self.run.dir).parent}; send it by: wandb sync {Path(self.run.dir).parent}"
-        self.where = f"wandb: {kept if self.run.offline else self.run.url}"
+        stored = (parent / "wandb").glob(f"offline-run-*-{identity}*/run-{identity}.wandb")
+        self.last = max((step for path in stored for step in wandb_steps(path.read_bytes())), default=-1)
+        self.where = f"wandb: offline; send it by: wandb sync {parent / 'wandb'}/offline-run-*-{identity}*"
+        if mode != "offline":
+            self.run = wandb.init(**self.arguments)
+            self.last = max(self.run.starting_step - 1, self.last)  # how far the server says it is
+            self.where = f"wandb: {self.run.url or mode}"
 
     def send(self, step: int, values: Mapping[str, float], tables: Tables) -> None:
+        self.run = self.run or self.package.init(**self.arguments)
         shown = {
-            key: self.table(columns=list(COLUMNS), data=[[row[name] for name in COLUMNS] for row in rows])
+            key: self.package.Table(columns=list(COLUMNS), data=[[row[name] for name in COLUMNS] for row in rows])
             for key, rows in tables.items()
         }
         self.run.log({**values, **shown}, step=step, commit=True)
 
     def close(self) -> None:
-        self.run.finish()
+        if self.run is not None:
+            self.run.finish()
 
 
 def wandb_steps(data: bytes) -> list[int]:

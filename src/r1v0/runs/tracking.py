@@ -12,6 +12,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,15 +65,15 @@ def numbers_in(row: Row, prefix: str = "") -> dict[str, float]:
     return found
 
 
-def entries_in(folder: Path, config: "Config") -> tuple[list[Entry], Row | None]:
-    """What a run folder holds, a step each, in order; and the row of the last step, if its evaluation is still to come.
-    Raises UserError for a damaged file."""
+def entries_in(folder: Path, config: "Config | None") -> tuple[list[Entry], Row | None]:
+    """What a run folder holds, a step each, in order; and the row of the last step, if its evaluation is still to come
+    (without a config: none is). Raises UserError for a damaged file."""
     metrics = {row["step"]: row for row in records.read_metrics(folder)}
     evals: dict[int, list[Row]] = {}
     for row in records.read_evals(folder):
         evals.setdefault(row["step"], []).append(row)
     steps = sorted(metrics.keys() | evals.keys())
-    waits = bool(steps) and steps[-1] not in evals and config.evaluates_after(steps[-1])
+    waits = config is not None and bool(steps) and steps[-1] not in evals and config.evaluates_after(steps[-1])
     held = metrics[steps.pop()] if waits else None
     return [entry_of(step, metrics.get(step), evals.get(step, [])) for step in steps], held
 
@@ -105,12 +106,15 @@ def export(folder: Path, name: str) -> Exported:
     runlog.need_run(folder)
     if runlog.is_evaluation(folder):
         raise UserError(f"{folder} is an evaluation: give a run folder that `{typed('train')}` wrote")
-    config = configs.parse(records.config_text(folder), str(folder / runlog.CONFIG))
+    text, where, config = records.config_text(folder), str(folder / runlog.CONFIG), None
+    settings = configs.read_text(text, where)
+    with suppress(UserError):  # an older release's has settings that are gone; no run goes on with them
+        config = configs.parse(text, where)
     with hold(folder):  # a run that trains now sends its rows itself
         entries, held = entries_in(folder, config)
         tables = [completions(folder, entry.step) if entry.evaluated else {} for entry in entries]
         try:
-            tracker = open_tracker(name, folder, run_id(folder), dataclasses.asdict(config))
+            tracker = open_tracker(name, folder, run_id(folder), settings)
             new = [(entry, table) for entry, table in zip(entries, tables, strict=True) if entry.step > tracker.last]
             for entry, table in new:
                 tracker.send(entry.step, entry.values, table)
