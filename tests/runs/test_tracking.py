@@ -243,6 +243,7 @@ def test_a_run_without_answers_has_no_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_run_killed_at_random_moments_has_every_step_once_in_its_tracker(name: str, tmp_path: Path) -> None:
     """Twenty steps, a checkpoint every 3 and an evaluation every 2. Each part is killed (SIGKILL) at a random moment;
@@ -254,13 +255,13 @@ def test_a_run_killed_at_random_moments_has_every_step_once_in_its_tracker(name:
     given.pop("WANDB_DIR", None)
     sets = [f'track=["{name}"]', "steps=20", "eval.every=2", "checkpoints.every=3", "threads=1", "eval.max_problems=40"]
     begin = ["--out", str(run), *(word for item in sets for word in ("--set", item))]
-    while kills < 5:
+    while kills < 3:
         arguments = ["--resume", str(run)] if (run / "metrics.jsonl").exists() else begin
         process = subprocess.Popen(
             [sys.executable, "-m", "r1v0", "train", *arguments], env=given, cwd=ROOT, stdout=subprocess.DEVNULL
         )
         before = lines_in(run / "metrics.jsonl")
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while process.poll() is None and lines_in(run / "metrics.jsonl") in (0, before):
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -272,7 +273,7 @@ def test_a_run_killed_at_random_moments_has_every_step_once_in_its_tracker(name:
     assert kills >= 1
     done = subprocess.run(
         [sys.executable, "-m", "r1v0", "train", "--resume", str(run)],
-        env=given, cwd=ROOT, capture_output=True, text=True, timeout=250,
+        env=given, cwd=ROOT, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stdout
