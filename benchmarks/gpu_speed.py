@@ -26,8 +26,8 @@ from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.losses import policy_loss
 from r1v0.grpo.optimizer import make_optimizer
 from r1v0.grpo.step import Learner, StepInProgress, train_step
-from r1v0.models.families import ModelConfig
 from r1v0.models.memory import free_memory, workspace_bytes
+from r1v0.models.shape import ModelConfig
 from r1v0.models.sizes import GIB, kv_bytes
 from r1v0.models.transformer import Transformer
 from r1v0.sampling.draw import draw, uniform

@@ -14,8 +14,8 @@ import torch
 from r1v0.base.keys import key, unit
 from r1v0.config import GrpoConfig
 from r1v0.grpo.batch import make_updates
-from r1v0.models.families import ModelConfig
 from r1v0.models.loading import TINY, Policy, load
+from r1v0.models.shape import ModelConfig
 from r1v0.models.transformer import Transformer, initialise
 from r1v0.sampling.engine import Engine
 from r1v0.sampling.sampler import Request, SamplingSettings, generate

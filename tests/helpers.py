@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models
 from r1v0.config import Config
 from r1v0.grpo.optimizer import Optimizer
 from r1v0.grpo.step import Learner, StepInProgress, train_step
-from r1v0.models.families import ModelConfig
 from r1v0.models.loading import Policy
+from r1v0.models.shape import ModelConfig
 from r1v0.models.transformer import Transformer, initialise
 from r1v0.runs.manifest import newest_whole
 from r1v0.runs.progress import Progress

@@ -54,7 +54,7 @@ TESTED_IN = {
     "jobs/test_plan_memory": "jobs/plan/memory jobs/plan/shapes",
     "models/test_attention": "models/kernels/block_attention",
     "models/test_device": "models/memory",
-    "models/test_models": "models/families models/loading models/transformer",
+    "models/test_models": "models/families models/loading models/shape models/transformer",
     "models/test_triton_decode": "models/kernels/triton_layers",
     "models/test_tried": "models/ops",
     "report/test_page": "report/page/chart report/page/facts report/page/render report/page/texts",
@@ -63,6 +63,7 @@ TESTED_IN = {
     "runs/test_health": "runs/history runs/watchers",
     "runs/test_runlog": "runs/records",
     "runs/test_settings": "runs/claim",
+    "runs/test_trackers": "jobs/verbs/export",
     "sampling/test_pages": "sampling/engine sampling/graphs",
     "security/test_fuzz": "tasks/countdown/reward",
     "security/test_security": (
@@ -103,6 +104,9 @@ HEAVY = {
     "rich",
     "pandas",
     "pyarrow",
+    "wandb",
+    "trackio",
+    "tensorboardX",
 }
 LAZY = {"r1v0.report.live"}  # modules that are themselves imported only inside functions
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "transformers", "trl", "vllm"}

@@ -17,11 +17,11 @@ from r1v0.base.errors import Interrupted, Told, UserError
 from r1v0.base.interrupts import stop_with_input
 from r1v0.jobs.arguments import Parser
 from r1v0.jobs.launch import end
-from r1v0.jobs.verbs import models, read, report, runs, settings, share, sweep
+from r1v0.jobs.verbs import export, models, read, report, runs, settings, share, sweep
 
 # What the system says of a path that a user should not have given; any other OSError is a defect of ours.
 NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
-VERBS = (models, runs, read, report, settings, share, sweep)
+VERBS = (models, runs, read, report, export, settings, share, sweep)
 """modules that each add some verbs"""
 
 

@@ -18,6 +18,7 @@ from r1v0.base.errors import UserError
 from r1v0.config import (
     LARGEST,
     MAY_CHANGE,
+    TRACKERS,
     VARIANTS,
     Config,
     GrpoConfig,
@@ -113,7 +114,7 @@ def test_the_last_set_wins() -> None:
     assert resolve(sets=["steps=3", "steps=5"]).steps == 5
 
 
-OTHER_VALUES = {int: ("6", 6), float: ("0.375", 0.375), str: ('"word"', "word"), list[str]: ('["a", "b"]', ["a", "b"]),
+OTHER_VALUES = {int: ("6", 6), float: ("0.375", 0.375), str: ('"word"', "word"), list[str]: ('["wandb", "trackio"]', ["wandb", "trackio"]),
                 list[int]: ("[1, 5]", [1, 5]), dict[str, float]: ("{format = 0.5}", {"format": 0.5})}  # fmt: skip
 
 
@@ -418,6 +419,7 @@ OF_TYPE: dict[Any, st.SearchStrategy[Any]] = {
     dict[str, float]: st.dictionaries(TEXT, st.floats(allow_nan=False, allow_infinity=False), max_size=3),
 }
 OF_KEY = {
+    "track": st.lists(st.sampled_from(TRACKERS), unique=True),
     "grpo.variant": st.sampled_from(sorted(VARIANTS)),
     "grpo.clip_low": FRACTION,
     "optimizer.beta1": FRACTION,

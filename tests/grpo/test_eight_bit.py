@@ -14,7 +14,7 @@ from r1v0.grpo import eight_bit
 from r1v0.grpo.batch import pack
 from r1v0.grpo.logprobs import token_logprobs
 from r1v0.grpo.optimizer import Optimizer, make_optimizer
-from r1v0.models.families import ModelConfig
+from r1v0.models.shape import ModelConfig
 from r1v0.models.transformer import Transformer, initialise
 from tests.helpers import rollout
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from r1v0.models import tried
-from r1v0.models.families import ModelConfig
 from r1v0.models.kernels import native
 from r1v0.models.loading import TINY, load
+from r1v0.models.shape import ModelConfig
 from r1v0.models.transformer import Transformer, compiled_steps, initialise
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.types import Completion

@@ -5,8 +5,8 @@ import torch
 
 from r1v0.models import packing, tried
 from r1v0.models.attention import packed
-from r1v0.models.families import ModelConfig
 from r1v0.models.packing import packed_weights
+from r1v0.models.shape import ModelConfig
 from r1v0.models.transformer import Transformer, initialise
 
 pytestmark = pytest.mark.numeric

@@ -11,7 +11,7 @@ from r1v0.base.keys import key
 from r1v0.config import resolve
 from r1v0.grpo.optimizer import make_optimizer
 from r1v0.models.attention import packed
-from r1v0.models.families import ModelConfig
+from r1v0.models.shape import ModelConfig
 from r1v0.models.transformer import Transformer, initialise
 from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.types import Completion, Group

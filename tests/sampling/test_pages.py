@@ -13,8 +13,8 @@ from r1v0.base.errors import UserError
 from r1v0.base.keys import key
 from r1v0.config import OptimizerConfig
 from r1v0.grpo.optimizer import make_optimizer
-from r1v0.models.families import ModelConfig
 from r1v0.models.memory import automatic_slots, free_memory, pool_pages, workspace_bytes
+from r1v0.models.shape import ModelConfig
 from r1v0.models.sizes import kv_bytes
 from r1v0.sampling import engine as engines
 from r1v0.sampling.engine import Engine, open_deck

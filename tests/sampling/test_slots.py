@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from r1v0.models.families import ModelConfig
+from r1v0.models.shape import ModelConfig
 from r1v0.sampling.slots import SlotCache, attention_part
 
 pytestmark = pytest.mark.numeric

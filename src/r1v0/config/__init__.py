@@ -7,7 +7,7 @@ Decides: what only names a setting loads schema.py alone; the rest of this face 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from r1v0.config.schema import (
+from r1v0.config.schema import (  # fmt: skip
     CHAT,
     DEFAULT,
     SET,
@@ -29,7 +29,7 @@ from r1v0.config.schema import (
 
 if TYPE_CHECKING:
     from r1v0.config.checks import MAY_CHANGE, MAY_MOVE, need_resumable, validate
-    from r1v0.config.load import (
+    from r1v0.config.load import (  # fmt: skip
         MAX_TOML,
         PRESET_DIR,
         changed,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         set_layer,
         with_template,
     )
-    from r1v0.config.names import FIRST, LARGEST, REFUSED, RENAMED
+    from r1v0.config.names import FIRST, LARGEST, REFUSED, RENAMED, TRACKERS
     from r1v0.config.text import described, differences, keys, origins_in, printable, to_toml, toml_value, value_of
 
 
@@ -60,7 +60,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "CHAT", "DEFAULT", "FIRST", "LARGEST", "MAX_TOML", "MAY_CHANGE", "MAY_MOVE", "PRESET_DIR", "REFUSED", "RENAMED",
-    "SET", "VARIANTS", "CheckpointsConfig", "ComputeConfig", "Config", "DataConfig", "EvalConfig", "GrpoConfig",
+    "SET", "TRACKERS", "VARIANTS", "CheckpointsConfig", "ComputeConfig", "Config", "DataConfig", "EvalConfig", "GrpoConfig",
     "HealthConfig", "LoraConfig", "OptimizerConfig", "PromptConfig", "RewardConfig", "SamplingConfig", "changed",
     "described", "differences", "is_own_reward", "keys", "layered", "need_resumable", "origins_in", "parse",
     "preset_layer", "preset_text", "presets", "printable", "read_file", "read_text", "resolve", "resume",

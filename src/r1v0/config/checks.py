@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from r1v0.base.errors import UserError, unknown
-from r1v0.config.names import ALARMS, LARGEST
+from r1v0.config.names import ALARMS, LARGEST, TRACKERS
 from r1v0.config.schema import VARIANTS, Config
 from r1v0.config.text import differences, value_of
 
@@ -24,6 +24,7 @@ MAY_CHANGE = (
     "health.max_skipped",
     "health.max_rollbacks",
     "health.ignore",
+    "track",
 )
 
 # Where a thing is may change, under the same name: a run and its data are moved to another folder or machine.
@@ -101,6 +102,10 @@ def validate(config: Config) -> None:
         need(not lora, "optimizer.shard", "false where lora.rank is set: adapters are small")
         need(not eight_bit, "optimizer.shard", "false where optimizer.moments is 8bit: those are not divided")
         need(not config.optimizer.offload, "optimizer.shard", "false where optimizer.offload is set: use one of them")
+    for name in config.track:
+        if name not in TRACKERS:
+            raise unknown("tracker in track", name, TRACKERS)
+    need(len(set(config.track)) == len(config.track), "track", "each tracker once")
     names = [spec.partition("=")[0].strip() for spec in config.eval.on]
     need(len(set(names)) == len(names), "eval.on", "each dataset once")
     need(config.grpo.group_size >= 2, "grpo.group_size", "at least 2: a group of one has no advantage")

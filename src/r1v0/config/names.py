@@ -33,6 +33,9 @@ RENAMED = {
 }
 """Names that settings had."""
 
+TRACKERS = ("wandb", "trackio", "tensorboard")
+"""What `track` may name."""
+
 ALARMS = (
     "early_collapse",
     "entropy_low",

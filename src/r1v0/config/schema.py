@@ -198,6 +198,8 @@ class Config:
     """training steps"""
     threads: int = 0
     """CPU threads; 0: all cores. The same number gives the same run, another one rounds otherwise"""
+    track: list[str] = field(default_factory=list)
+    """where the rows of a run are shown as well: wandb, trackio, tensorboard (docs/trackers.md)"""
     data: DataConfig = field(default_factory=DataConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -209,6 +211,10 @@ class Config:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
+
+    def evaluates_after(self, step: int) -> bool:
+        """Whether an evaluation follows this step (0: comes before the first)."""
+        return bool(self.eval.on) and (step % self.eval.every == 0 or step == self.steps)
 
 
 # Papers' names for rows of settings. Sources: grpo DeepSeekMath (arXiv 2402.03300, eq. 3); dr_grpo Understanding

@@ -56,9 +56,12 @@ def train(
     from r1v0.jobs.train import about
     from r1v0.report.progress import open_progress
     from r1v0.runs.inputs import located, record
+    from r1v0.runs.trackers import need_packages
+    from r1v0.runs.tracking import Tracked
     from r1v0.trainer.setup import prepare
 
     config = with_own(config or load_config(), problems, held_out, reward)
+    need_packages(config.track)
     trainer = prepare(config)
     trainer.config = located(trainer.config)
     with ExitStack() as stack:
@@ -66,7 +69,8 @@ def train(
         stack.enter_context(hold(folder))
         files = record(trainer.config, folder)
         log = runlog.create(folder, to_toml(trainer.config), about(trainer, files))
-        trainer.run(log, stack.enter_context(open_progress(page=report.write) if progress is None else progress))
+        shown = stack.enter_context(open_progress(page=report.write) if progress is None else progress)
+        trainer.run(log, stack.enter_context(Tracked(shown)))
     return folder
 
 

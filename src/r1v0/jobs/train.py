@@ -33,6 +33,8 @@ from r1v0.runs.inputs import located, record, restored
 from r1v0.runs.progress import Progress
 from r1v0.runs.provenance import environment
 from r1v0.runs.settings import Settled, resumed
+from r1v0.runs.trackers import need_packages
+from r1v0.runs.tracking import Tracked
 from r1v0.runs.written import answers_at
 from r1v0.trainer import checkpoint
 from r1v0.trainer.loop import Trainer
@@ -47,6 +49,7 @@ def begin(settled: Settled, out: Path | None, name: str) -> None:
     with processes(), ExitStack() as stack:
         if out is not None:
             parallel.first(lambda: runlog.need_free(out))
+        parallel.first(lambda: need_packages(settled.config.track))
         trainer = parallel.together(lambda: prepare(settled.config))
         trainer.config = located(trainer.config)
 
@@ -68,6 +71,7 @@ def resume(folder: Path, sets: Sequence[str]) -> None:
         # Before its checkpoints are looked at: another process may be writing one.
         parallel.first(lambda: stack.enter_context(hold(folder)))
         settled = parallel.together(lambda: resumed(folder, sets))
+        parallel.first(lambda: need_packages(settled.config.track))
         found = parallel.first(lambda: str(newest(folder, settled.config) or ""))
         config_here = restored(settled.config, folder, runlog.environment_of(folder), to_stderr)
         settled = settled.of(located(config_here))
@@ -138,7 +142,7 @@ def about(trainer: Trainer, files: dict[str, dict[str, str]]) -> dict[str, objec
 def watch(trainer: Trainer, log: runlog.RunLog, line: str) -> None:
     """Train, and tell whoever watches; `line` says with which settings."""
     need_same_start(trainer.config, trainer.policy.model)
-    with open_progress(page=report.write) if speaks() else Progress() as progress:
+    with Tracked(open_progress(page=report.write)) if speaks() else Progress() as progress:
         progress.note(line)
         if told := foretold(trainer):
             progress.note(told)

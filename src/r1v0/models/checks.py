@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from r1v0.base.errors import UserError
-from r1v0.models.families import ModelConfig
+from r1v0.models.shape import ModelConfig
 
 DTYPES = ("F64", "F32", "F16", "BF16")
 """Types of weights. Whole numbers and 8-bit floats are quantised: without their scales they are other numbers."""

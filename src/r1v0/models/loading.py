@@ -26,8 +26,9 @@ from r1v0.base.errors import UserError
 from r1v0.base.notes import to_stderr
 from r1v0.base.reading import MAX_JSON_BYTES, read_json
 from r1v0.models.checks import DTYPES, check_links, check_size, check_tokenizer
-from r1v0.models.families import hf_tensors, inverse_frequencies, parse_config, read_otherwise
+from r1v0.models.families import hf_tensors, parse_config, read_otherwise
 from r1v0.models.lora import deltas, merged, save_adapter
+from r1v0.models.shape import inverse_frequencies
 from r1v0.models.transformer import Transformer
 from r1v0.runs.manifest import newest_whole
 from r1v0.runs.runlog import CHECKPOINTS

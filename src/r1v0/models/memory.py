@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1v0.base.errors import UserError
-from r1v0.models.families import ModelConfig
+from r1v0.models.shape import ModelConfig
 from r1v0.models.sizes import CPU_SLOTS, GIB, LIKELY_SHARE, MOST_SLOTS, kv_bytes
 
 if TYPE_CHECKING:

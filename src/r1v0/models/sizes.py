@@ -22,7 +22,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from r1v0.models.families import ModelConfig
+from r1v0.models.shape import ModelConfig
 
 GIB = 1 << 30
 

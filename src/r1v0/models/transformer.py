@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from r1v0.models.attention import Attend
-from r1v0.models.families import ModelConfig, inverse_frequencies
 from r1v0.models.ops import Steps, fast_steps, rms_norm, rotate, swiglu
 from r1v0.models.packing import PackedLinear, multiply
+from r1v0.models.shape import ModelConfig, inverse_frequencies
 
 
 class Block(nn.Module):

@@ -219,7 +219,7 @@ def clear_leftovers(folder: Path) -> None:
     for room in (folder, folder / ROLLOUTS, folder / ANSWERS):
         for path in room.glob(".*.tmp"):
             if re.fullmatch(
-                r"\.(config\.toml|env\.json|(metrics|evals|health)\.jsonl|step-\d+\.jsonl\.gz|report\.html)\.\d+\.tmp",
+                r"\.(config\.toml|env\.json|tracker\.json|(metrics|evals|health)\.jsonl|step-\d+\.jsonl\.gz|report\.html)\.\d+\.tmp",
                 path.name,
             ):
                 with suppress(OSError):

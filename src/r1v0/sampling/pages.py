@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from r1v0.models.attention import Attend, prefilling
-from r1v0.models.families import ModelConfig
+from r1v0.models.shape import ModelConfig
 from r1v0.models.tried import Pairs, works
 
 PAGE_SIZE = (

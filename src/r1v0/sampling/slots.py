@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from r1v0.models.attention import Attend, prefilling
-from r1v0.models.families import ModelConfig
 from r1v0.models.kernels.native import Kernels, kernels
+from r1v0.models.shape import ModelConfig
 from r1v0.models.sizes import kv_bytes
 from r1v0.models.tried import Pairs, works
 

@@ -162,8 +162,8 @@ class Trainer:
 
     def evaluation_is_due(self) -> bool:
         """Every `eval.every` steps, at the last one, and never twice: a resumed run may have it already."""
-        step, config = self.state.step, self.config
-        if not self.evals or self.step or (step % config.eval.every and step != config.steps):
+        step = self.state.step
+        if not self.evals or self.step or not self.config.evaluates_after(step):
             return False
         rows = parallel.first(lambda: read_evals(self.log.folder))
         return {row["dataset"] for row in rows if row["step"] == step} != set(self.evals)

@@ -12,7 +12,8 @@ from pathlib import Path
 from r1v0.base import hub
 from r1v0.base.errors import UserError
 from r1v0.base.reading import read_json
-from r1v0.models.families import ModelConfig, parse_config
+from r1v0.models.families import parse_config
+from r1v0.models.shape import ModelConfig
 from r1v0.runs.manifest import checkpoints_in
 
 TINY = Path(__file__).parents[2] / "assets" / "tiny"

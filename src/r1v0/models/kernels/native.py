@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r1v0.models.families import ModelConfig
 from r1v0.models.ops import Steps
+from r1v0.models.shape import ModelConfig
 from r1v0.models.tried import Pairs, leave_out, works
 
 SOURCE = Path(__file__).with_name("native.c")
