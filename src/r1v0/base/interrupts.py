@@ -43,4 +43,5 @@ def stoppable() -> Iterator[Callable[[], None]]:
         yield check
     finally:
         for number, handler in old.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is ask:  # nobody took it over since
+                signal.signal(number, handler)

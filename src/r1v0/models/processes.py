@@ -1,26 +1,42 @@
-"""Meeting the other processes of a run that torchrun started."""
+"""Meeting the other processes of a run that torchrun started, and parting from them.
+
+Decides: torchrun sends SIGTERM to all as soon as one has ended with an error, its exit codes 2 and 130 included. So
+nobody leaves with an error before the first process, which talks to the user, has said everything. When a process is
+gone the others end at once, and the first that noticed says so.
+"""
 
 import os
+import signal
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
+from r1v0.base.errors import Interrupted, Lost, Told, UserError
 from r1v0.base.notes import launched
 
 PATIENCE = timedelta(days=2)
 """how long a phase may take in one process while the others wait; a process that died is noticed at once"""
+PARTING = timedelta(minutes=5)
+"""how long the others wait for the first process to say how the run ended"""
+REAPED_S = 0.5
+"""after this, a process that died is no longer in the system's table: torchrun looks ten times a second"""
+HERE: dict[int, int] = {}
+"""process ids of those on this machine, by rank"""
 
 
 @contextmanager
 def processes() -> Iterator[None]:
     """Meet the other processes that torchrun started, for the time of a `with` block. Alone, nothing happens.
 
-    The store that torchrun's agent keeps outlives the workers of an attempt: without a name of its own for each
-    attempt, a restarted one finds the addresses of the dead (torch 2.13).
+    Where one of them is gone, a survivor raises UserError, the others Told. The store that torchrun's agent keeps
+    outlives the workers of an attempt: without a name of its own for each attempt, a restarted one finds the addresses
+    of the dead (torch 2.13).
     """
     if launched() == 1 or dist.is_initialized():
         yield
@@ -30,12 +46,53 @@ def processes() -> Iterator[None]:
     store = TCPStore(
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), count, is_master=number == 0 and not kept
     )
-    attempt = f"r1v0/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    named = PrefixStore(f"r1v0/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=PrefixStore(attempt, store), rank=number, world_size=count, timeout=PATIENCE)
+    named.set(f"at/{number}", f"{os.getpid()} {socket.gethostname()}")
+    dist.init_process_group(backend, store=named, rank=number, world_size=count, timeout=PATIENCE)
+    places = [named.get(f"at/{other}").decode().split(" ", 1) for other in range(count)]
+    HERE.update({other: int(pid) for other, (pid, host) in enumerate(places) if host == socket.gethostname()})
     try:
         yield
+    except Lost as error:
+        raise (UserError if _is_first_to_say(named) else Told)(str(error)) from None
+    except (UserError, Interrupted):
+        _leave(named, number)
+        raise
     finally:
+        HERE.clear()
         dist.destroy_process_group()
+
+
+def gone() -> list[int]:
+    """The processes of the run that are no more; only those of this machine can be told."""
+    # What torchrun sends the survivors has nothing to add: they end by themselves, and their last line is to be read.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(REAPED_S)
+    return [number for number, pid in HERE.items() if not _is_there(pid)]
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _is_first_to_say(store: PrefixStore) -> bool:
+    try:
+        return bool(store.add("lost", 1) == 1)
+    except RuntimeError:  # the store is gone too: rather twice than never
+        return True
+
+
+def _leave(store: PrefixStore, number: int) -> None:
+    """Part in order: the first process, then the others."""
+    with suppress(RuntimeError):
+        if number == 0:
+            store.set("parted", "")
+        else:
+            store.wait(["parted"], PARTING)
