@@ -119,7 +119,9 @@ def meeting() -> Iterator[None]:
             raise
         names = ", ".join(map(str, gone()))
         who = f"process {names}" if names else "another process"
-        raise Lost(f"{who} of the run is gone (killed, out of memory, or its machine lost); its checkpoints are whole") from None
+        raise Lost(
+            f"{who} of the run is gone (killed, out of memory, or its machine lost); its checkpoints are whole"
+        ) from None
 
 
 @meeting()

@@ -34,19 +34,13 @@ HERE: dict[int, int] = {}
 def processes() -> Iterator[None]:
     """Meet the other processes that torchrun started, for the time of a `with` block. Alone, nothing happens.
 
-    Where one of them is gone, a survivor raises UserError, the others Told. The store that torchrun's agent keeps
-    outlives the workers of an attempt: without a name of its own for each attempt, a restarted one finds the addresses
-    of the dead (torch 2.13).
+    Where one of them is gone, a survivor raises UserError, the others Told.
     """
     if launched() == 1 or dist.is_initialized():
         yield
         return
     number, count = int(os.environ["RANK"]), launched()
-    kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = TCPStore(
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), count, is_master=number == 0 and not kept
-    )
-    named = PrefixStore(f"r1v0/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    named = _store(number, count)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -64,6 +58,22 @@ def processes() -> Iterator[None]:
     finally:
         HERE.clear()
         dist.destroy_process_group()
+
+
+def _store(number: int, count: int) -> PrefixStore:
+    """Where they find each other. The store that torchrun's agent keeps outlives the workers of an attempt: without a
+    name for each attempt, a restarted one finds the addresses of the dead (torch 2.13). That name is torchrun's count
+    of restarts, which each machine has for itself; a store of the first process's own needs none."""
+    kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    machines, restarts = (os.environ.get(name, "0") for name in ("GROUP_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS"))
+    if kept and int(machines) > 1 and int(restarts) > 0:
+        raise (UserError if number == 0 else Told)(
+            "torchrun with --max-restarts on several machines needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the "
+            "environment of each: without it a restarted process does not find the others"
+        )
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if kept else "own"
+    where = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return PrefixStore(f"r1v0/{attempt}", TCPStore(*where, count, is_master=number == 0 and not kept))
 
 
 def gone() -> list[int]:

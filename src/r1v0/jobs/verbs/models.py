@@ -134,7 +134,9 @@ def _eval(arguments: argparse.Namespace) -> None:
             progress.note(f"stopped: the same command with  --out {out}  goes on with the answers that are there")
             raise
         except Lost as error:
-            raise Lost(f"{error}; the same command with  --out {out}  goes on with the answers that are there") from None
+            raise Lost(
+                f"{error}; the same command with  --out {out}  goes on with the answers that are there"
+            ) from None
     if not speaks():
         return
     print("\n".join(told), evaluation_table(rows), sep="\n\n")
