@@ -97,6 +97,11 @@ def in_a_terminal(words: list[str], log: Path) -> tuple[Job, int]:
     return Job(process, log), ours
 
 
+def lines_of(job: Job) -> list[str]:
+    """What r1v0 said of an end, and tracebacks of its own: not torchrun's."""
+    return [line for line in job.text().splitlines() if line.startswith(("r1v0:", "[rank"))]
+
+
 def children(pid: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
