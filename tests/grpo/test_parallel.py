@@ -3,19 +3,26 @@
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._C._distributed_c10d import HashStore, PrefixStore
+from torch.distributed import DistBackendError
 
-from r1v0.base.errors import UserError
+from r1v0.base.errors import Lost, Told, UserError
 from r1v0.config import resolve
-from r1v0.grpo.parallel import each, first, part, size, together
+from r1v0.grpo import parallel
+from r1v0.grpo.parallel import each, first, meeting, part, size, together
+from r1v0.models import processes
 from r1v0.rollouts.exchange import Part, Spent, packed, unpacked
 from r1v0.runs.records import read_evals, read_health, read_metrics
 from r1v0.types import Completion, Score
@@ -70,6 +77,53 @@ def test_everybody_has_what_everybody_returned(seen: list[dict[str, Any]]) -> No
         assert found["parts"] == [[0, 1], [2, 3], [4, 5, 6]]
         assert found["empty"] == [0, 5, 10]
         assert found["sums"] == [[6.0] * 3, [3.0] * 4]
+
+
+def test_what_gloo_says_of_a_lost_process_is_one_line_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "gone", lambda: [1, 3])
+    with pytest.raises(Lost, match=r"^process 1, 3 of the run is gone \("), meeting():
+        raise RuntimeError("[/x/gloo/gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer")
+    monkeypatch.setattr(parallel, "gone", list)
+    with pytest.raises(Lost, match=r"^another process of the run is gone "), meeting():
+        raise DistBackendError("NCCL communicator was aborted")
+    with pytest.raises(RuntimeError, match=r"^CUDA out of memory$"), meeting():
+        raise RuntimeError("CUDA out of memory")
+
+
+def test_who_is_gone_is_told_by_process_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    monkeypatch.setattr(processes, "REAPED_S", 0.0)
+    monkeypatch.setattr(processes, "HERE", {0: os.getpid(), 2: dead.pid})
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert processes.gone() == [2]
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_first_that_noticed_says_it_and_the_first_process_leaves_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = PrefixStore("r1v0/0", HashStore())
+    assert [processes._is_first_to_say(store) for _ in range(3)] == [True, False, False]
+    monkeypatch.setattr(processes, "PARTING", timedelta(seconds=0.05))
+    began = time.monotonic()
+    processes._leave(store, 1)  # the first process never says that it has left
+    assert time.monotonic() - began > 0.04
+    processes._leave(store, 0)
+    monkeypatch.setattr(processes, "PARTING", timedelta(minutes=5))
+    processes._leave(store, 1)
+
+
+def test_restarts_on_several_machines_need_a_store_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they would wait for each other for ever: torchrun counts restarts on each machine apart."""
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    for number, kind in enumerate((UserError, Told)):
+        with pytest.raises(UserError, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1") as found:
+            processes._store(number, 2)
+        assert type(found.value) is kind
 
 
 def test_errors_and_wishes_to_stop_travel(seen: list[dict[str, Any]]) -> None:

@@ -22,6 +22,10 @@ class Told(UserError):
     """One that another process of the run tells."""
 
 
+class Lost(UserError):
+    """Another process of the run is gone, so this one ends."""
+
+
 class Interrupted(Exception):
     """Ctrl-C or SIGTERM reached a place where the run could stop cleanly (exit code 130)."""
 

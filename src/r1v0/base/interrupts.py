@@ -46,7 +46,8 @@ def stoppable() -> Iterator[Callable[[], None]]:
         yield check
     finally:
         for number, handler in old.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is ask:  # nobody took it over since
+                signal.signal(number, handler)
 
 
 def stop_with_input() -> None:

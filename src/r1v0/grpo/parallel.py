@@ -8,15 +8,17 @@ pickle; gradients are summed in float32 by the device's own backend (NCCL on GPU
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from r1v0.base.errors import Interrupted, Told, UserError
+from r1v0.base.errors import Interrupted, Lost, Told, UserError
 from r1v0.grpo.batch import deal
+from r1v0.models.processes import gone
 from r1v0.models.sizes import buckets
 from r1v0.types import Batch
 
@@ -92,6 +94,22 @@ def share(batch: Batch, equal_keys: float) -> Batch:
     return batch if size() == 1 else deal(batch, size(), equal_keys)[rank()]
 
 
+@contextmanager
+def meeting() -> Iterator[None]:
+    """What every collective stands in: it raises Lost if another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo/transport" not in str(error):
+            raise
+        names = ", ".join(map(str, gone()))
+        who = f"process {names}" if names else "another process"
+        raise Lost(
+            f"{who} of the run is gone (killed, out of memory, or its machine lost); its checkpoints are whole"
+        ) from None
+
+
+@meeting()
 def exchange(data: bytes) -> list[bytes]:
     """Everybody's bytes, in order, in each process."""
     own = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
@@ -106,6 +124,7 @@ def exchange(data: bytes) -> list[bytes]:
     return found
 
 
+@meeting()
 @torch.no_grad()
 def sum_over_processes(tensors: Sequence[Tensor]) -> None:
     """Replace each by its sum over the processes, made in float32, some BUCKET numbers at a time."""

@@ -42,7 +42,8 @@ class ShardedOptimizer(Optimizer):
             square += torch.stack([piece.square().sum() for piece in pieces]).sum()
             gradients |= dict(zip(some, pieces, strict=True))
         if parallel.size() > 1:
-            dist.all_reduce(square)
+            with parallel.meeting():
+                dist.all_reduce(square)
         return square.sqrt()
 
     def from_masters(self, names: Sequence[str]) -> None:
@@ -111,6 +112,7 @@ def _piece_of(saved: Tensor, parameter: Tensor) -> Tensor:
     return own_piece(saved)
 
 
+@parallel.meeting()
 def reduce_scattered(tensors: Sequence[Tensor]) -> list[Tensor]:
     """This process's pieces of the sums of these tensors over the processes, in float32."""
     if parallel.size() == 1:
@@ -123,6 +125,7 @@ def reduce_scattered(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [piece[: own_piece(tensor).numel()] for piece, tensor in zip(pieces, tensors, strict=True)]
 
 
+@parallel.meeting()
 def all_gathered(pieces: Sequence[Tensor], into: Sequence[Tensor]) -> None:
     """Fill these tensors from everybody's pieces of them."""
     if parallel.size() == 1:

@@ -13,7 +13,7 @@ import torch
 
 from r1v0 import config
 from r1v0.base.command import typed
-from r1v0.base.errors import Interrupted, UserError
+from r1v0.base.errors import Interrupted, Lost, UserError
 from r1v0.base.lock import hold
 from r1v0.base.notes import speaks, to_stderr
 from r1v0.grpo import parallel
@@ -148,10 +148,12 @@ def watch(trainer: Trainer, log: runlog.RunLog, line: str) -> None:
             progress.note(told)
         if trainer.state.step == trainer.config.steps:
             progress.note(f"the run has done its {trainer.config.steps} steps; to go on, add --set steps=N with more")
+        again = typed("train", "--resume", log.folder)
         try:
             progress.finish({"checkpoint": trainer.run(log, progress)})
+        except Lost as error:
+            raise Lost(f"{error}; go on with: {again}") from None
         except Interrupted:
             inside = f", {len(trainer.step.done)} updates into the next" if trainer.step else ""
-            again = typed("train", "--resume", log.folder)
             progress.note(f"stopped after step {trainer.state.step}{inside}; go on with: {again}")
             raise

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from r1v0 import config
-from r1v0.base.errors import Interrupted, UserError
+from r1v0.base.errors import Interrupted, Lost, UserError
 from r1v0.base.notes import launched, speaks
 from r1v0.jobs.arguments import Verb, config_options, path, settle
 from r1v0.runs import runlog
@@ -133,6 +133,10 @@ def _eval(arguments: argparse.Namespace) -> None:
         except Interrupted:
             progress.note(f"stopped: the same command with  --out {out}  goes on with the answers that are there")
             raise
+        except Lost as error:
+            raise Lost(
+                f"{error}; the same command with  --out {out}  goes on with the answers that are there"
+            ) from None
     if not speaks():
         return
     print("\n".join(told), evaluation_table(rows), sep="\n\n")
