@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
 
 import pytest
+import yaml
 
 from r1v0 import __version__
 from tests.conftest import ROOT
@@ -90,3 +92,13 @@ def test_links_become_absolute_and_code_stays() -> None:
         "[`x`](https://github.com/o/r/blob/v1.2/src/x.py#L3) [up](#top) [out](https://example.org/x)\n"
         "```python\nx[0](y)\n```\n[z](https://github.com/o/r/blob/v1.2/z)\n"
     )
+
+
+def test_nothing_is_published_before_it_was_tried_everywhere() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8"))["jobs"]
+    assert jobs["publish"]["needs"] == ["try", "windows"]
+    assert jobs["publish"]["if"] == "github.ref_type == 'tag'"
+    assert {jobs[name]["needs"] for name in ("try", "windows")} == {"build"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    claimed = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    assert jobs["try"]["strategy"]["matrix"]["python"] == claimed == ["3.11", "3.12", "3.13", "3.14"]

@@ -34,9 +34,9 @@ def hold(folder: Path) -> Iterator[None]:
 
     Raises UserError if another one holds it, it cannot be written, or on Windows.
     """
+    need_unix("a run")
     from filelock import Timeout  # not part of the standard library
 
-    need_unix("a run")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _taken(folder)
