@@ -20,11 +20,7 @@ set -u
 run=${1:?usage: sbatch examples/slurm.sh RUN [options of r1v0 train]}
 shift
 
-if [ -e "$run/config.toml" ]; then
-    r1v0 train --resume "$run" &
-else
-    r1v0 train --out "$run" "$@" &
-fi
+r1v0 train --out "$run" --requeue "$@" &
 training=$!
 
 signals=0 limit=
