@@ -3,6 +3,7 @@
 What is not tried: Windows' own paths, consoles and torch.
 """
 
+import gzip
 import json
 import os
 import subprocess
@@ -45,6 +46,10 @@ os.open = os_open
 """
 
 
+ANSWER = {"dataset": "countdown", "template": "plain", "problem": "countdown/0", "sample": 0, "question": "31 from 4 6 7",
+          "gold": "31", "extracted": None, "strict": False, "tokens": 9, "cut_off": False}  # fmt: skip
+
+
 def as_on_windows(code: str, folder: Path, platform: str = "") -> subprocess.CompletedProcess[str]:
     """Run `code` in a fresh Python without Unix, its output in Windows' old encoding; `platform` is what `sys.platform`
     then says (other libraries look there for what only a real Windows has, so only where nothing else is loaded)."""
@@ -71,6 +76,10 @@ def a_run(folder: Path) -> None:
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "evals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in evals))
     (folder / "config.toml").write_text("")
+    (folder / "answers").mkdir()
+    for step, text in ((0, "4+6=10"), (5, "4*6+7=31")):
+        answer = ANSWER | {"completion": text, "correct": step == 5, "reward": float(step == 5)}
+        (folder / "answers" / f"step-{step:05d}.jsonl.gz").write_bytes(gzip.compress(json.dumps(answer).encode()))
 
 
 @pytest.mark.parametrize(
@@ -78,6 +87,8 @@ def a_run(folder: Path) -> None:
     [
         ["plot", "run"],
         ["doctor", "run"],
+        ["report", "run"],
+        ["read", "run"],
         ["new", "first"],
         ["config", "--preset", "countdown"],
         ["presets"],
@@ -93,6 +104,8 @@ def test_what_reads_and_settles_runs_without_unix(words: list[str], tmp_path: Pa
         drawn = done.stdout.split()
         assert drawn
         assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in drawn if name.endswith(".png"))
+    if words[0] == "read":
+        assert "4*6+7=31" in done.stdout
     if words[0] == "new":
         assert {path.name for path in (tmp_path / "first").iterdir()} == {"data.jsonl", "reward.py", "run.toml"}
 
