@@ -89,6 +89,7 @@ def a_run(folder: Path) -> None:
         ["doctor", "run"],
         ["report", "run"],
         ["read", "run"],
+        ["table", "run"],
         ["new", "first"],
         ["config", "--preset", "countdown"],
         ["presets"],
@@ -126,7 +127,13 @@ def test_modules_that_hold_no_torch_load_without_unix(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(UNIX))
 def test_the_other_verbs_say_so_in_one_line(name: str, tmp_path: Path) -> None:
-    required = {"eval": ["tiny"], "sample": ["tiny", "1"], "pretrain": ["--out", "base"], "verify": ["1", "1"]}
+    required = {
+        "eval": ["tiny"],
+        "sample": ["tiny", "1"],
+        "pretrain": ["--out", "base"],
+        "verify": ["1", "1"],
+        "sweep": ["--out", "s"],
+    }
     done = as_on_windows(verb(name, *required.get(name, [])), tmp_path, platform="win32")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"r1v0: r1v0 {name} needs Linux or macOS (Windows: WSL2)\n"
