@@ -63,7 +63,8 @@ def install(wheel: Path, venv: Path, borrow: bool, torch_index: str, environment
         if torch_index:
             asked = ["--no-deps", "--index-url", torch_index, "-c", CONSTRAINTS, "torch"]
             subprocess.run([*pip, "install", *asked], check=True, env=environment)
-        subprocess.run([*pip, "install", "-c", CONSTRAINTS, wheel], check=True, env=environment)
+        # With the extra that an example needs.
+        subprocess.run([*pip, "install", "-c", CONSTRAINTS, f"{wheel}[tensorboard]"], check=True, env=environment)
     checked = subprocess.run([*pip, "check"], capture_output=True, text=True, env=environment)
     if wrong := [line for line in checked.stdout.splitlines() if line.startswith("r1v0 ")]:
         sys.exit("\n".join(wrong))

@@ -90,6 +90,7 @@ def a_run(folder: Path) -> None:
         ["report", "run"],
         ["read", "run"],
         ["table", "run"],
+        ["export", "run", "--to", "tensorboard"],
         ["new", "first"],
         ["config", "--preset", "countdown"],
         ["presets"],
