@@ -22,7 +22,7 @@ TORCH_INDEX ?= $(shell [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/d
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-cpus check bench soak fuzz faults mutants smollm2 clean
+.PHONY: help demo test test-slow test-cpus check dist bench soak fuzz faults mutants smollm2 clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,11 @@ check: $(VENV)/dev ## lint, format and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+dist: $(VENV)/dev ## the sdist and the wheel in dist/, and the wheel tried elsewhere: each verb's first example (2 minutes)
+	rm -rf dist
+	$(PY) -m build --no-isolation --quiet
+	$(PY) scripts/try_wheel.py dist/*.whl --borrow
 
 bench: $(VENV)/bench ## speed and memory beside transformers and TRL, 70 minutes: results/performance
 	$(PY) benchmarks/performance.py

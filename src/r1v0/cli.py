@@ -9,11 +9,12 @@ import argparse
 import errno
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from r1v0 import __version__
 from r1v0.base.command import typed
-from r1v0.base.errors import Interrupted, Told, UserError
+from r1v0.base.errors import Interrupted, Told, UserError, need_unix
 from r1v0.base.interrupts import stop_with_input
 from r1v0.jobs.arguments import Parser
 from r1v0.jobs.launch import end
@@ -23,6 +24,8 @@ from r1v0.jobs.verbs import export, models, read, report, runs, settings, share,
 NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
 VERBS = (models, runs, read, report, export, settings, share, sweep)
 """modules that each add some verbs"""
+UNIX = {"train", "eval", "sample", "pretrain", "bench", "check", "verify", "sweep"}
+"""verbs that take locks, signals or grading processes; the others run on Windows too"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,8 +38,15 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"r1v0 {__version__}")
     verbs = whole.add_subparsers(metavar="VERB", required=True, parser_class=Parser)
 
-    def verb(name: str, text: str) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    def verb(name: str, text: str, *examples: str) -> argparse.ArgumentParser:
+        title = "example:" if len(examples) == 1 else "examples:"
+        sub = verbs.add_parser(
+            name,
+            help=text,
+            description=textwrap.fill(text[0].upper() + text[1:] + ".", 100),
+            epilog="\n".join([title, *(f"  {whole.prog} {name} {words}" for words in examples)]) if examples else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,  # an example stays a line
+        )
         sub.set_defaults(verb=name)
         return sub
 
@@ -58,6 +68,8 @@ def _run(argv: Sequence[str] | None) -> int:
     stop_with_input()
     try:
         arguments = parser().parse_args(argv)
+        if arguments.verb in UNIX:
+            need_unix(f"r1v0 {arguments.verb}")
         result: int | None = arguments.run(arguments)
         return result or 0
     except UserError as error:

@@ -84,7 +84,10 @@ ALLOWED = {
         "r1v0.models.loading",
         "snapshot_download",
     ): "a hub id that the user names; .json, .safetensors and .jinja files, its README and licence only",
-    ("r1v0.jobs.sweep.work", "subprocess.Popen"): "this program, once for each run of a sweep: a list of words, no shell",
+    (
+        "r1v0.jobs.sweep.work",
+        "subprocess.Popen",
+    ): "this program, once for each run of a sweep: a list of words, no shell",
     ("r1v0.jobs.launch", "torchrun"): "this program in several processes: a list of words, no shell",
     ("r1v0.models.processes", "TCPStore"): "meets the run's other processes, where torchrun says",
     ("r1v0.jobs.plan.shapes", "snapshot_download"): "config.json of a hub id that the user names",

@@ -6,6 +6,7 @@ traceback.
 """
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 from r1v0.base.shown import shown
@@ -28,6 +29,12 @@ class Lost(UserError):
 
 class Interrupted(Exception):
     """Ctrl-C or SIGTERM reached a place where the run could stop cleanly (exit code 130)."""
+
+
+def need_unix(what: str) -> None:
+    """Raise UserError on Windows, for what takes locks, signals or limits that only Unix has."""
+    if sys.platform == "win32":
+        raise UserError(f"{what} needs Linux or macOS (Windows: WSL2)")
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1v0.base import reading
-from r1v0.base.errors import UserError
+from r1v0.base.errors import UserError, need_unix
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -32,8 +32,9 @@ UNSUPPORTED = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 def hold(folder: Path) -> Iterator[None]:
     """Keep other processes from writing `folder`, which is made if it is not there.
 
-    Raises UserError if another one holds it, or it cannot be written.
+    Raises UserError if another one holds it, it cannot be written, or on Windows.
     """
+    need_unix("a run")
     from filelock import Timeout  # not part of the standard library
 
     try:

@@ -8,6 +8,7 @@ is whole.
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -60,7 +61,9 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-        flush(path.parent)
+        # Windows cannot open a folder.
+        if sys.platform != "win32":
+            flush(path.parent)
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)

@@ -1,15 +1,18 @@
 """What the verbs of the command line share: one-line mistakes, paths, and the settings of a run."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from r1v0.base.errors import UserError
 from r1v0.runs import settings
 
-Verb = Callable[[str, str], argparse.ArgumentParser]
-"""Adds a verb of this name and description."""
+
+class Verb(Protocol):
+    """Adds a verb of this name and description. Its help ends with the examples, each what follows `r1v0 NAME`; the
+    first one runs as it stands after those of the verbs before it, in an empty folder and without a network."""
+
+    def __call__(self, name: str, text: str, *examples: str) -> argparse.ArgumentParser: ...
 
 
 class Parser(argparse.ArgumentParser):

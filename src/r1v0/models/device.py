@@ -1,6 +1,5 @@
 """Where a run computes: the device and type of the policy, CPU threads, and the memory it took."""
 
-import resource
 import sys
 import time
 from dataclasses import replace
@@ -113,4 +112,6 @@ def peak_rss() -> int:
     for line in status.splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
+    import resource  # not on Windows
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -10,7 +10,6 @@ a list the one named "default"), with the special tokens by name, one message of
 
 import contextlib
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from r1v0.base import reading
-from r1v0.base.errors import UserError
+from r1v0.base.errors import UserError, need_unix
 from r1v0.tasks.grading.processes import environment
 
 TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -106,6 +105,7 @@ def _rendered(
 ) -> list[str]:
     task = {"template": template, "tokens": json.loads(tokens), "chats": list(chats), "prompt": prompt}
     what = f"the chat template of {folder}"
+    need_unix(what)
     seconds = TIME_S + len(chats) / 1000
     try:
         done = subprocess.run(
@@ -132,6 +132,8 @@ def _rendered(
 
 def main(seconds: int) -> int:
     """The process: one task from standard input, one answer to standard output."""
+    import resource  # not on Windows, where no such process is started
+
     task = json.loads(sys.stdin.buffer.read())
     for kind, value in (
         (resource.RLIMIT_AS, MEMORY_MB << 20),

@@ -11,6 +11,7 @@ from r1v0.grpo.step import Learner, StepInProgress, train_step
 from r1v0.jobs.bench.workload import Work, requests, sampling
 from r1v0.rollouts.collect import sample_groups
 from r1v0.sampling.sampler import generate
+from r1v0.tasks.grading.pool import Counters
 from r1v0.types import Group, Problem, Score
 
 
@@ -28,6 +29,7 @@ class HalfRight:
         self.group_size, self.flat = group_size, flat
         self.scores: dict[int, Score] = {}
         self.seen: Counter[str] = Counter()
+        self.counters = Counters()
 
     def submit(self, job: int, problem: Problem, text: str, finished: bool, both: bool = False) -> None:
         right = reward(int(problem.id), self.seen[problem.id], self.group_size, self.flat)

@@ -4,7 +4,6 @@ Decides: a machine's speed drifts by tens of percent while one measures, so cont
 by round, and only ratios of medians within such a run are claimed.
 """
 
-import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -38,6 +37,8 @@ class Clock:
 
 def current_rss() -> int:
     """Memory this process holds now, in bytes; the peak where the system does not say."""
+    import resource  # not on Windows
+
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:

@@ -147,6 +147,8 @@ def _need_sense(cluster: Cluster, gpu: bool) -> None:
 
 
 def _ram() -> float:
+    if not hasattr(os, "sysconf"):
+        raise UserError("Windows does not say here how much memory it has: name a GPU, by --card or --gpu-memory")
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 

@@ -8,7 +8,12 @@ from r1v0.jobs.arguments import Verb, path
 
 def add(verb: Verb) -> None:
     """The arguments of this verb."""
-    export = verb("export", "send a run that is on disk to a tracker; steps that it holds are not sent again")
+    export = verb(
+        "export",
+        "send a run that is on disk to a tracker; steps that it holds are not sent again",
+        "runs/countdown-001 --to tensorboard",
+        "runs/a runs/b --to wandb",
+    )
     export.add_argument("runs", nargs="+", type=path, metavar="RUN", help="run folder, finished or not")
     export.add_argument("--to", required=True, choices=TRACKERS, metavar="TRACKER", help=" or ".join(TRACKERS))
     export.set_defaults(run=_export)

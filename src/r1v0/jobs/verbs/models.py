@@ -16,7 +16,12 @@ from r1v0.runs.progress import Progress
 
 def add(verb: Verb) -> None:
     """The arguments of these verbs."""
-    train = verb("train", "train a model by GRPO; without arguments, the embedded countdown run")
+    train = verb(
+        "train",
+        "train a model by GRPO; without arguments, the embedded countdown run",
+        "--set steps=10",
+        "--resume runs/countdown-001 --set steps=80",
+    )
     config_options(train)
     train.add_argument(
         "--out", type=path, metavar="DIR", help="run folder to make (default: the next free one in runs/)"
@@ -32,7 +37,12 @@ def add(verb: Verb) -> None:
     )
     train.set_defaults(run=_train)
 
-    evaluate = verb("eval", "measure a model on named datasets; goes on where it was stopped if --out is the same")
+    evaluate = verb(
+        "eval",
+        "measure a model on named datasets; goes on where it was stopped if --out is the same",
+        "runs/countdown-001 --on countdown",
+        "Qwen/Qwen2.5-1.5B --on math500,aime24 --out runs/base",
+    )
     evaluate.add_argument("model", metavar="MODEL", help="folder, run folder, hub id or 'tiny'")
     evaluate.add_argument("--on", metavar="NAME[,NAME]", help="datasets (default: those of the preset)")
     evaluate.add_argument("--samples", type=int, metavar="K", help="answers per problem")
@@ -48,7 +58,12 @@ def add(verb: Verb) -> None:
     config_options(evaluate)
     evaluate.set_defaults(run=_eval)
 
-    sample = verb("sample", "answer one problem, as text")
+    sample = verb(
+        "sample",
+        "answer one problem, as text",
+        'runs/countdown-001 "4 7 6 target 31"',
+        'tiny "4 7 6 target 31" --samples 4',
+    )
     sample.add_argument("model", metavar="MODEL", help="folder, run folder, hub id or 'tiny'")
     sample.add_argument("problem", metavar="PROBLEM", help='for example "3 7 4 target 17"')
     sample.add_argument("--samples", type=int, default=1, metavar="K", help="answers to draw, printed in order")
@@ -57,14 +72,14 @@ def add(verb: Verb) -> None:
     config_options(sample)
     sample.set_defaults(run=_sample)
 
-    pretrain = verb("pretrain", "rebuild the embedded base model")
+    pretrain = verb("pretrain", "rebuild the embedded base model", "--out base --steps 20", "--out base")
     pretrain.add_argument("--out", type=path, required=True, metavar="DIR", help="model folder to make")
     pretrain.add_argument("--seed", type=int, default=0)
     pretrain.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
     pretrain.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores)")
     pretrain.set_defaults(run=_pretrain)
 
-    bench = verb("bench", "measure sampling and training on this machine")
+    bench = verb("bench", "measure sampling and training on this machine", "--quick", "runs/countdown-001")
     bench.add_argument(
         "model", nargs="?", default="tiny", metavar="MODEL", help="folder, run folder, hub id or 'tiny' (default)"
     )

@@ -9,7 +9,12 @@ from r1v0.runs.written import FILTERS
 
 def add(verb: Verb) -> None:
     """The arguments of this verb."""
-    read = verb("read", "show what the model wrote, before and after on the same problem")
+    read = verb(
+        "read",
+        "show what the model wrote, before and after on the same problem",
+        "runs/countdown-001",
+        "runs/countdown-001 --filter newly-right --longest",
+    )
     read.add_argument("folder", type=path, metavar="RUN", help="run folder, or folder of an evaluation")
     read.add_argument("--step", type=int, metavar="N", help="the evaluation after this step (default: the last)")
     read.add_argument(

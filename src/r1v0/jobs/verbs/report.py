@@ -7,7 +7,12 @@ from r1v0.jobs.arguments import Verb, path
 
 def add(verb: Verb) -> None:
     """The arguments of this verb."""
-    report = verb("report", "write one HTML file that shows a run, or several compared, in any browser")
+    report = verb(
+        "report",
+        "write one HTML file that shows a run, or several compared, in any browser",
+        "runs/countdown-001",
+        "grpo=runs/a,runs/b random=runs/c --out compare.html",
+    )
     report.add_argument(
         "runs",
         nargs="+",

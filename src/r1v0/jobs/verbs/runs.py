@@ -9,7 +9,12 @@ from r1v0.report.panel_names import NAMES
 
 def add(verb: Verb) -> None:
     """The arguments of these verbs."""
-    plot = verb("plot", "draw the figures of a run or an evaluation, or several over one another")
+    plot = verb(
+        "plot",
+        "draw the figures of a run or an evaluation, or several over one another",
+        "runs/countdown-001",
+        "grpo=runs/a,runs/b random=runs/c --out compare.png",
+    )
     plot.add_argument(
         "runs",
         nargs="+",
@@ -33,6 +38,7 @@ def add(verb: Verb) -> None:
     doctor = verb(
         "doctor",
         "tell what went well or wrong in a run, each with the figure that shows it (exit code 1: a problem)",
+        "runs/countdown-001",
     )
     doctor.add_argument("runs", nargs="+", type=path, metavar="RUN", help="run folder, finished or not")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")

@@ -14,16 +14,26 @@ from r1v0.runs import settings
 
 def add(verb: Verb) -> None:
     """The arguments of these verbs."""
-    new = verb("new", "write the files of a first own run: data, a reward, settings; and say what to type")
+    new = verb("new", "write the files of a first own run: data, a reward, settings; and say what to type", "first")
     new.add_argument("folder", type=path, metavar="FOLDER", help="folder to make")
     new.set_defaults(run=_new)
 
-    check = verb("check", "try on a few problems all that a run needs: can this be trained? (exit code 1: not yet)")
+    check = verb(
+        "check",
+        "try on a few problems all that a run needs: can this be trained? (exit code 1: not yet)",
+        "--preset countdown",
+        "first/run.toml",
+    )
     check.add_argument("file", nargs="?", type=path, metavar="FILE", help="TOML file of settings, as for --config")
     config_options(check)
     check.set_defaults(run=_check)
 
-    plan = verb("plan", "tell before a run whether it fits, where the memory goes, and how long a step takes")
+    plan = verb(
+        "plan",
+        "tell before a run whether it fits, where the memory goes, and how long a step takes",
+        "--preset qwen2.5-1.5b-math --card a100",
+        "--preset smollm2-135m-sums",
+    )
     plan.add_argument("--gpu-memory", type=float, metavar="GB", help="a GPU with so much memory")
     plan.add_argument(
         "--card", metavar="NAME", help="a GPU by name: a100, h100, 4090, l4, ... (without both: this CPU)"
@@ -37,18 +47,28 @@ def add(verb: Verb) -> None:
     config_options(plan)
     plan.set_defaults(run=_plan)
 
-    shown = verb("config", "print the resolved settings, as a file for --config, with where each comes from")
+    shown = verb(
+        "config",
+        "print the resolved settings, as a file for --config, with where each comes from",
+        "--set seed=1",
+        "--preset countdown > mine.toml",
+    )
     shown.add_argument("model", nargs="?", metavar="MODEL", help="as for eval and sample; without it, as for train")
     shown.add_argument("--on", metavar="NAME[,NAME]", help="datasets, as for eval")
     config_options(shown)
     shown.set_defaults(run=_config)
 
-    presets = verb("presets", "list the presets, or show one, or list every setting")
+    presets = verb("presets", "list the presets, or show one, or list every setting", "countdown", "--keys")
     presets.add_argument("name", nargs="?", metavar="NAME", help="preset to show")
     presets.add_argument("--keys", action="store_true", help="list every setting with its default")
     presets.set_defaults(run=_presets)
 
-    verify = verb("verify", "grade an answer against a gold answer, and say why (exit code 1: not right)")
+    verify = verb(
+        "verify",
+        "grade an answer against a gold answer, and say why (exit code 1: not right)",
+        r"'\frac{1}{2}' 0.5",
+        "--batch pairs.jsonl",
+    )
     verify.add_argument("gold", nargs="?", metavar="GOLD")
     verify.add_argument("answer", nargs="?", metavar="ANSWER")
     verify.add_argument("--batch", type=path, metavar="FILE", help='JSON lines {"gold", "completion"} to grade')

@@ -7,7 +7,12 @@ from r1v0.jobs.arguments import Verb, path
 
 def add(verb: Verb) -> None:
     """The arguments of this verb."""
-    push = verb("push", "send a checkpoint with its model card to a repository on the hub, without trainer/")
+    push = verb(
+        "push",
+        "send a checkpoint with its model card to a repository on the hub, without trainer/",
+        "runs/countdown-001 me/countdown --dry-run",
+        "runs/countdown-001 me/countdown --private",
+    )
     push.add_argument("run_folder", type=path, metavar="RUN", help="run folder, or one of its checkpoints")
     push.add_argument("name", nargs="?", metavar="OWNER/NAME", help="the repository; it is made if there is none")
     push.add_argument("--step", type=int, metavar="N", help="the checkpoint of this step (default: the newest)")

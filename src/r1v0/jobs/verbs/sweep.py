@@ -11,7 +11,12 @@ from r1v0.jobs.arguments import Verb, path
 
 def add(verb: Verb) -> None:
     """The arguments of these verbs."""
-    sweep = verb("sweep", "train every combination of some settings and seeds; the same command goes on with it")
+    sweep = verb(
+        "sweep",
+        "train every combination of some settings and seeds; the same command goes on with it",
+        "--set steps=4 --seeds 0,1 --out seeds",
+        "--set grpo.variant=grpo,dr_grpo --seeds 0,1,2 --out variants",
+    )
     sweep.add_argument("--preset", metavar="NAME", help="named settings of all runs, as for train")
     sweep.add_argument("--config", type=path, metavar="FILE", help="TOML file of settings, over the preset's")
     sweep.add_argument(
@@ -27,7 +32,12 @@ def add(verb: Verb) -> None:
     sweep.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time; they share the CPU's cores")
     sweep.set_defaults(run=_sweep)
 
-    table = verb("table", "compare settings over their seeds, as a table of their last evaluations")
+    table = verb(
+        "table",
+        "compare settings over their seeds, as a table of their last evaluations",
+        "seeds",
+        "grpo=runs/a,runs/b random=runs/c --csv",
+    )
     table.add_argument(
         "runs",
         nargs="+",

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from r1v0.base.errors import UserError
+from r1v0.base.errors import UserError, need_unix
 from r1v0.config import RewardConfig
 from r1v0.tasks.grading.worker import HEADER, OUT_OF_MEMORY, frame
 from r1v0.tasks.rewards import is_custom, names
@@ -76,6 +76,7 @@ class Processes:
     cannot go on: a UserError for a user's function or processes that do not start."""
 
     def __init__(self, config: RewardConfig, failed: Callable[[BaseException], None]) -> None:
+        need_unix("grading in processes of its own")
         self._config = config
         self._failed = failed
         self._lock = threading.Lock()

@@ -14,7 +14,6 @@ import dataclasses
 import json
 import math
 import os
-import resource
 import select
 import signal
 import socket
@@ -56,8 +55,8 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_AS, memory_mb << 20)
+    _limit("RLIMIT_CORE", 0)
+    _limit("RLIMIT_AS", memory_mb << 20)
     channel = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
@@ -68,7 +67,7 @@ def main(arguments: list[str]) -> int:
     channel.sendall(frame({"ready": os.getpid()}))
     parent = os.getppid()
     while (task := _receive(channel, parent)) is not None:
-        _limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + timeout_s) + 5)
+        _limit("RLIMIT_CPU", math.ceil(time.process_time() + timeout_s) + 5)
         started = time.perf_counter()
         try:
             answer = _answer(task)
@@ -128,8 +127,11 @@ def _exactly(channel: socket.socket, size: int) -> bytes | None:
     return bytes(data)
 
 
-def _limit(kind: int, value: int) -> None:
+def _limit(name: str, value: int) -> None:
     """Set a soft limit. Some systems (macOS) do not know all of them: then there is none."""
+    import resource  # not on Windows, where this module is imported and no such process is started
+
+    kind = getattr(resource, name)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(kind, (value, resource.getrlimit(kind)[1]))
 
