@@ -90,7 +90,6 @@ def a_run(folder: Path) -> None:
         ["report", "run"],
         ["read", "run"],
         ["table", "run"],
-        ["export", "run", "--to", "tensorboard"],
         ["new", "first"],
         ["config", "--preset", "countdown"],
         ["presets"],
@@ -130,6 +129,7 @@ def test_modules_that_hold_no_torch_load_without_unix(tmp_path: Path) -> None:
 def test_the_other_verbs_say_so_in_one_line(name: str, tmp_path: Path) -> None:
     required = {
         "eval": ["tiny"],
+        "export": ["run", "--to", "tensorboard"],
         "sample": ["tiny", "1"],
         "pretrain": ["--out", "base"],
         "verify": ["1", "1"],

@@ -24,7 +24,7 @@ from r1v0.jobs.verbs import export, models, read, report, runs, settings, share,
 NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS}
 VERBS = (models, runs, read, report, export, settings, share, sweep)
 """modules that each add some verbs"""
-UNIX = {"train", "eval", "sample", "pretrain", "bench", "check", "verify", "sweep"}
+UNIX = {"train", "eval", "sample", "pretrain", "bench", "check", "verify", "sweep", "export"}
 """verbs that take locks, signals or grading processes; the others run on Windows too"""
 
 

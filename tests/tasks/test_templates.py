@@ -20,7 +20,7 @@ def sets(*items: str) -> list[str]:
 
 
 def texts(path: Path) -> list[str]:
-    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line)["completion"] for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ where nothing was right or nothing changed: Wilson's of an accuracy (1927), Tang
 implies. With one sample a problem they are the usual intervals of n, with k they lie between those of n and of n k
 samples. The spread is that of the problems and of two made-up ones as far apart as can be: from a few problems it is
 often estimated too small, and without them 5 problems x 16 samples are covered in 86 % (benchmarks/intervals.py;
-docs/metrics.md has the table).
+docs/intervals.md has the table).
 """
 
 import math
