@@ -1,6 +1,7 @@
 """What cannot run, or would run and give wrong numbers, and what a resumed run may change."""
 
 import json
+from functools import partial
 from typing import Any
 
 from r1v0.base.errors import UserError, unknown
@@ -57,11 +58,7 @@ def _names(value: Any) -> Any:
 
 def validate(config: Config) -> None:
     """Refuse what cannot run, or what would run and give wrong numbers. Raises UserError."""
-
-    def need(ok: bool, key: str, expected: str) -> None:
-        if not ok:
-            raise UserError(f"{key} is {json.dumps(value_of(config, key))}: expected {expected}")
-
+    need = partial(_need, config)
     for key in ("grpo.groups", "sampling.max_new_tokens", "eval.every", "eval.samples", "grpo.minibatches",
                 "grpo.epochs", "reward.workers", "checkpoints.every"):  # fmt: skip
         need(value_of(config, key) >= 1, key, "a whole number of at least 1")
@@ -91,17 +88,7 @@ def validate(config: Config) -> None:
         need(0 <= value_of(config, key) < 1, key, "at least 0 and below 1")
     need(config.lora.rank >= 0, "lora.rank", "0 (train the whole model) or more")
     need(config.lora.alpha > 0, "lora.alpha", "more than 0")
-    eight_bit, lora = config.optimizer.moments == "8bit", config.lora.rank > 0
-    need(not (eight_bit and lora), "optimizer.moments", "float32 where lora.rank is set: adapters are small")
-    need(
-        not (eight_bit and config.optimizer.offload),
-        "optimizer.moments",
-        "float32 where optimizer.offload is set: offloaded, they take no GPU memory at all",
-    )
-    if config.optimizer.shard:
-        need(not lora, "optimizer.shard", "false where lora.rank is set: adapters are small")
-        need(not eight_bit, "optimizer.shard", "false where optimizer.moments is 8bit: those are not divided")
-        need(not config.optimizer.offload, "optimizer.shard", "false where optimizer.offload is set: use one of them")
+    _validate_optimizer(config)
     for name in config.track:
         if name not in TRACKERS:
             raise unknown("tracker in track", name, TRACKERS)
@@ -123,3 +110,24 @@ def validate(config: Config) -> None:
         "grpo.minibatches",
         "at most groups x group_size",
     )
+
+
+def _validate_optimizer(config: Config) -> None:
+    """Which ways to save memory go together."""
+    need = partial(_need, config)
+    eight_bit, lora = config.optimizer.moments == "8bit", config.lora.rank > 0
+    need(not (eight_bit and lora), "optimizer.moments", "float32 where lora.rank is set: adapters are small")
+    need(
+        not (eight_bit and config.optimizer.offload),
+        "optimizer.moments",
+        "float32 where optimizer.offload is set: offloaded, they take no GPU memory at all",
+    )
+    if config.optimizer.shard:
+        need(not lora, "optimizer.shard", "false where lora.rank is set: adapters are small")
+        need(not eight_bit, "optimizer.shard", "false where optimizer.moments is 8bit: those are not divided")
+        need(not config.optimizer.offload, "optimizer.shard", "false where optimizer.offload is set: use one of them")
+
+
+def _need(config: Config, ok: bool, key: str, expected: str) -> None:
+    if not ok:
+        raise UserError(f"{key} is {json.dumps(value_of(config, key))}: expected {expected}")

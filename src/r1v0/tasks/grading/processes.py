@@ -9,8 +9,7 @@ Decides:
 - A process has one task at a time and echoes its number, so answers cannot be swapped.
 - Processes are fresh interpreters, never forks of one that holds torch's threads. Their environment is scrubbed: of
   the trainer's variables they get PATH, the language and where Python's modules are.
-
-The thread sleeps in `select`; it delivers each answer by calling the function that came with the task.
+- The thread sleeps in `select`; it delivers each answer by calling the function that came with the task.
 """
 
 import contextlib
