@@ -1,7 +1,9 @@
 """Fixtures of the whole suite."""
 
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -21,3 +23,13 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("no folder with real data: set R1V0_SHARED to one to run this test")
     return folder
+
+
+def script(path: Path) -> ModuleType:
+    """A program of scripts/ or benchmarks/, which are not part of the package, as a module."""
+    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

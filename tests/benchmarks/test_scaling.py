@@ -4,10 +4,9 @@ import json
 
 import pytest
 
-from tests.benchmarks.test_soak import script
-from tests.conftest import ROOT
+from tests.conftest import ROOT, script
 
-SCALING = script("scaling")
+SCALING = script(ROOT / "benchmarks" / "scaling.py")
 
 
 def test_every_second_goes_to_the_second_card() -> None:

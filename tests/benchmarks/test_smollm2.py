@@ -1,11 +1,9 @@
 """A real language model: SmolLM2-135M-Instruct as scripts/smollm2.py makes it, against `transformers`."""
 
-import importlib.util
 import json
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,28 +19,20 @@ from r1v0.sampling.sampler import Request, SamplingSettings, generate
 from r1v0.tasks.datasets import load_eval
 from r1v0.tasks.prompts import make_prompt, render
 from r1v0.types import Batch, Completion, Problem
+from tests.conftest import script
 
 ROOT = Path(__file__).resolve().parents[2]
 TIE = 1e-3  # two tokens whose logits are nearer than this may be told apart either way by rounding
 
 
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("smollm2_script", ROOT / "scripts" / "smollm2.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load_script()
+smollm2 = script(ROOT / "scripts" / "smollm2.py")
 
 # --- the real model: minutes ---
 
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    found = Path(os.environ.get("R1V0_SMOLLM2", ROOT / script.OUT))
+    found = Path(os.environ.get("R1V0_SMOLLM2", ROOT / smollm2.OUT))
     if not (found / "config.json").is_file():
         pytest.skip(f"no SmolLM2 in {found}: make it by `make smollm2`, or set R1V0_SMOLLM2 to its folder")
     return found
@@ -210,8 +200,8 @@ def write_gguf(path: Path, extra_tensor: str = "") -> None:
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that the script makes of the small file, which lies beside it."""
     write_gguf(tmp_path / "model.gguf")
-    monkeypatch.setattr(script, "WORST", float("inf"))  # a random model cannot repeat a sentence
-    script.build(tmp_path / "model.gguf", tmp_path / "out")
+    monkeypatch.setattr(smollm2, "WORST", float("inf"))  # a random model cannot repeat a sentence
+    smollm2.build(tmp_path / "model.gguf", tmp_path / "out")
     return tmp_path / "out"
 
 
@@ -249,20 +239,20 @@ def test_numbers_are_split_into_digits(built: Path) -> None:
 def test_a_model_that_cannot_repeat_a_sentence_is_refused(tmp_path: Path) -> None:
     write_gguf(tmp_path / "model.gguf")
     with pytest.raises(UserError, match="cannot repeat a sentence"):
-        script.build(tmp_path / "model.gguf", tmp_path / "out")
+        smollm2.build(tmp_path / "model.gguf", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 
 
 def test_a_tensor_without_a_place_is_refused(tmp_path: Path) -> None:
     write_gguf(tmp_path / "model.gguf", extra_tensor="blk.0.attn_q_norm")
     with pytest.raises(UserError, match=r"blk\.0\.attn_q_norm\.weight"):
-        script.build(tmp_path / "model.gguf", tmp_path / "out")
+        smollm2.build(tmp_path / "model.gguf", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 
 
 def run_script(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["smollm2.py", *arguments])
-    return int(script.main())
+    return int(smollm2.main())
 
 
 def test_mistakes_are_one_line_and_nothing_is_written(

@@ -1,30 +1,18 @@
 """The judge of the soak run: a leak, a lost worker or a fall of accuracy must not pass. The run itself is `make
 soak`."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, script
 
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SOAK = script("soak")
+SOAK = script(ROOT / "benchmarks" / "soak.py")
 
 
 def samples(**changes: Any) -> list[dict[str, int]]:
@@ -88,7 +76,7 @@ def test_a_process_is_read_with_its_children_and_handles() -> None:
 
 
 def test_the_pages_are_made_of_the_records_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reliability = script("reliability")
+    reliability = script(ROOT / "benchmarks" / "reliability.py")
     monkeypatch.setattr(reliability, "RESULTS", tmp_path)
     checks = SOAK.judge(samples(), evals(0.2, 0.7))
     content = {"steps": 300, "seconds": 480, "cpu": "one", "torch": "2", "commit": "abc", "checks": checks}

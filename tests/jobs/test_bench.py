@@ -16,21 +16,12 @@ from r1v0.jobs.bench.timing import interleaved
 from r1v0.jobs.plan.shapes import Shape
 from r1v0.models.families import parse_config
 from r1v0.sampling.sampler import generate
+from tests.conftest import script
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _peers() -> Any:
-    """benchmarks/peers.py, which is not part of the package."""
-    spec = importlib.util.spec_from_file_location("bench_peers", ROOT / "benchmarks" / "peers.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-peers = _peers()
+peers: Any = script(ROOT / "benchmarks" / "peers.py")
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,14 @@ from typing import Any
 
 from r1v0 import __version__
 from r1v0.base import reading
+from r1v0.base.stats import number
 from r1v0.config import CHAT, Config, printable
 from r1v0.report import recipe
-from r1v0.report.status import accuracy, amount, number, share
+from r1v0.report.status import (
+    accuracy,
+    amount,
+    share,
+)
 from r1v0.report.table import markdown_table
 from r1v0.runs.records import read_evals
 from r1v0.runs.runlog import environment_of

@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from r1v0.base.errors import UserError
-from r1v0.base.stats import numbers
+from r1v0.base.stats import number, numbers
 from r1v0.report.progress import is_live
-from r1v0.report.status import accuracy, amount, clock, number
+from r1v0.report.status import (
+    accuracy,
+    amount,
+    clock,
+)
 from r1v0.report.table import text_table
 from r1v0.runs import records, runlog
 

@@ -13,6 +13,7 @@ from rich.console import Console, Group
 from rich.live import Live as RichLive
 from rich.text import Text
 
+from r1v0.base.stats import number, numbers
 from r1v0.report.status import (
     Row,
     Status,
@@ -20,8 +21,6 @@ from r1v0.report.status import (
     amount,
     clock,
     closing_lines,
-    number,
-    numbers,
     other_reading,
     phase_pieces,
     phase_text,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from r1v0.base.shown import fitting
+from r1v0.base.stats import number
 from r1v0.report.figures import plot
 from r1v0.report.status import (
     Row,
@@ -27,7 +28,6 @@ from r1v0.report.status import (
     amount,
     clock,
     closing_lines,
-    number,
     other_reading,
     phase_text,
     share,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1v0.base.command import typed
+from r1v0.base.stats import number, numbers
 from r1v0.runs import records, runlog
 
 if TYPE_CHECKING:
@@ -111,16 +112,6 @@ class Status:
     def evaluations(self, dataset: str) -> list[Row]:
         """The rows of a dataset, oldest first."""
         return [row for row in self.evals if row.get("dataset") == dataset]
-
-
-def number(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
-    return float(value) if isinstance(value, int | float) and abs(value) < 1e300 else None
-
-
-def numbers(rows: Sequence[Row], key: str) -> list[float]:
-    """A key's values where there are any."""
-    return [value for row in rows if (value := number(row.get(key))) is not None]
 
 
 def share(value: float | None) -> str:

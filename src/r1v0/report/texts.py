@@ -14,7 +14,7 @@ from r1v0.base.errors import UserError
 from r1v0.base.shown import shown
 from r1v0.report.status import Status, amount
 from r1v0.runs import runlog
-from r1v0.runs.written import FILTERS, Answer, Pair, Written, answers_at, pairs, written_steps
+from r1v0.runs.written import FILTERS, Answer, Pair, Written, answers_at, file_of, pairs, written_steps
 
 TEXT = "    "
 """before each line of a model's text"""
@@ -124,7 +124,7 @@ def _of(answers: Sequence[Answer], dataset: str) -> list[Answer]:
 
 
 def _size(folder: Path, step: int) -> int:
-    return (folder / runlog.ANSWERS / f"{runlog.step_name(step)}.jsonl.gz").stat().st_size
+    return file_of(folder, runlog.ANSWERS, step).stat().st_size
 
 
 def _short(text: str) -> str:

@@ -100,14 +100,19 @@ def parse_all(kind: type[Kind], records: Iterable[Any], where: str) -> list[Kind
         raise UserError(f"{where} holds something that is not a graded answer: remove it, or evaluate again") from None
 
 
+def file_of(folder: Path, part: str, step: int) -> Path:
+    """Where a run keeps what was written at a step, in `part` of its folder (runlog.ANSWERS, runlog.ROLLOUTS)."""
+    return folder / part / f"{runlog.step_name(step)}.jsonl.gz"
+
+
 def answers_at(folder: Path, step: int) -> list[Answer]:
     """The answers of a run's evaluation at `step`; empty if there are none. Raises UserError for a damaged file."""
-    return _read(Answer, folder / runlog.ANSWERS / f"{runlog.step_name(step)}.jsonl.gz")
+    return _read(Answer, file_of(folder, runlog.ANSWERS, step))
 
 
 def rollouts_at(folder: Path, step: int) -> list[TrainingRollout]:
     """The rollouts of a run's training step; empty if there are none. Raises UserError for a damaged file."""
-    return _read(TrainingRollout, folder / runlog.ROLLOUTS / f"{runlog.step_name(step)}.jsonl.gz")
+    return _read(TrainingRollout, file_of(folder, runlog.ROLLOUTS, step))
 
 
 def written_steps(folder: Path, part: str) -> list[int]:

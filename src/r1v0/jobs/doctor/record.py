@@ -20,6 +20,7 @@ from r1v0.base.means import mean
 from r1v0.base.stats import number, numbers
 from r1v0.config import Config, parse
 from r1v0.runs import runlog
+from r1v0.runs.written import file_of
 
 Row = Mapping[str, Any]
 
@@ -68,7 +69,7 @@ class Record:
 
     def rollouts(self, step: int) -> list[Row]:
         """Some of a step's rollouts; empty if the file is missing or damaged."""
-        path = self.folder / runlog.ROLLOUTS / f"{runlog.step_name(step)}.jsonl.gz"
+        path = file_of(self.folder, runlog.ROLLOUTS, step)
         found: list[Row] = []
         try:
             for line in islice(reading.lines(path), MOST_ROLLOUTS):
